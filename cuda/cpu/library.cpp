@@ -1,0 +1,171 @@
+// The exported C functions: check the arguments that would make a kernel go astray, choose the
+// instruction set once, keep the last error, and let no exception out.
+#include <atomic>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+
+#include "kernels.h"
+
+#define GNNLAB_API extern "C" __attribute__((visibility("default")))
+
+namespace gnnlab {
+
+#ifdef GNNLAB_HAS_PORTABLE
+namespace portable { const Kernels& table(); }
+#else
+namespace v2 { const Kernels& table(); }
+namespace v3 { const Kernels& table(); }
+namespace v4 { const Kernels& table(); }
+#endif
+
+namespace {
+
+thread_local char last_error[512] = "";
+std::atomic<const Kernels*> chosen{nullptr};
+
+// The table called `name` if this machine can run it, the best one for "auto", else null.
+const Kernels* find_table(const char* name) {
+#ifdef GNNLAB_HAS_PORTABLE
+  const bool fits = !std::strcmp(name, "auto") || !std::strcmp(name, "portable");
+  return fits ? &portable::table() : nullptr;
+#else
+  __builtin_cpu_init();
+  const bool any = !std::strcmp(name, "auto");
+  const bool can3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+  const bool can4 = can3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512vl");
+  if (can4 && (any || !std::strcmp(name, "v4"))) return &v4::table();
+  if (can3 && (any || !std::strcmp(name, "v3"))) return &v3::table();
+  if (__builtin_cpu_supports("sse4.2") && (any || !std::strcmp(name, "v2"))) return &v2::table();
+  return nullptr;
+#endif
+}
+
+const Kernels* active() {
+  const Kernels* table = chosen.load(std::memory_order_acquire);
+  if (table) return table;
+  table = find_table("auto");
+  chosen.store(table, std::memory_order_release);
+  return table;
+}
+
+// Runs one kernel of the chosen table; turns any exception into a status.
+template <class Call>
+int guarded(const Call& call) noexcept {
+  try {
+    const Kernels* table = active();
+    if (!table) return fail(GNNLAB_INTERNAL, "this processor lacks SSE4.2, which gnnlab's kernels need");
+    return call(*table);
+  } catch (const std::exception& error) {
+    return fail(GNNLAB_INTERNAL, "a gnnlab kernel failed: %s", error.what());
+  } catch (...) {
+    return fail(GNNLAB_INTERNAL, "a gnnlab kernel failed");
+  }
+}
+
+bool bad_bytes(int bytes) { return bytes != 4 && bytes != 8; }
+bool bad_dtype(int dtype) { return dtype != GNNLAB_F32 && dtype != GNNLAB_F64; }
+
+int refuse(const char* function) {
+  return fail(GNNLAB_BAD_ARGUMENT, "%s: a size is negative, or a dtype or index width is unknown", function);
+}
+
+}  // namespace
+
+int fail(int status, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(last_error, sizeof last_error, format, arguments);
+  va_end(arguments);
+  return status;
+}
+
+}  // namespace gnnlab
+
+using namespace gnnlab;
+
+GNNLAB_API int gnnlab_abi_version(void) { return GNNLAB_ABI_VERSION; }
+GNNLAB_API const char* gnnlab_last_error(void) { return last_error; }
+
+GNNLAB_API int gnnlab_has_openmp(void) {
+#ifdef _OPENMP
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+GNNLAB_API const char* gnnlab_isa(void) {
+  const Kernels* table = active();
+  return table ? table->isa : "none";
+}
+
+GNNLAB_API int gnnlab_select_isa(const char* name) {
+  const Kernels* table = name ? find_table(name) : nullptr;
+  if (!table)
+    return fail(GNNLAB_BAD_ARGUMENT, "this machine or this build cannot run instruction set \"%s\"",
+                name ? name : "");
+  chosen.store(table, std::memory_order_release);
+  return GNNLAB_OK;
+}
+
+GNNLAB_API int gnnlab_check_index(const void* index, int index_bytes, int64_t count, int64_t bound,
+                                  int* sorted) {
+  if (bad_bytes(index_bytes) || count < 0 || bound < 0 || !sorted) return refuse("gnnlab_check_index");
+  return guarded([&](const Kernels& k) { return k.check_index(index, index_bytes, count, bound, sorted); });
+}
+
+GNNLAB_API int gnnlab_plan_build(const void* key, const void* other, int index_bytes, int64_t num_edges,
+                                 int64_t num_keys, int64_t num_other, int64_t* indptr, void* col,
+                                 void* perm, int out_bytes, int threads) {
+  if (bad_bytes(index_bytes) || bad_bytes(out_bytes) || num_edges < 0 || num_keys < 0 ||
+      num_other < 0 || !indptr || (col && !other && num_edges > 0))
+    return refuse("gnnlab_plan_build");
+  const PlanArgs args{key, other, index_bytes, num_edges, num_keys, num_other, indptr, col, perm,
+                      out_bytes, threads};
+  return guarded([&](const Kernels& k) { return k.plan_build(args); });
+}
+
+GNNLAB_API int gnnlab_spmm(const int64_t* indptr, const void* col, const void* perm, int index_bytes,
+                           int64_t num_dst, int64_t num_edges, const void* x, int64_t ldx,
+                           int64_t heads, int64_t width, const void* weight, int64_t weight_heads,
+                           int mean, int dtype, void* out, int threads) {
+  if (bad_bytes(index_bytes) || bad_dtype(dtype) || num_dst < 0 || num_edges < 0 || heads < 0 ||
+      width < 0 || !indptr || (weight && weight_heads != 1 && weight_heads != heads))
+    return refuse("gnnlab_spmm");
+  const SpmmArgs args{indptr, col, perm, index_bytes, num_dst, num_edges, x, ldx, heads, width,
+                      weight, weight_heads, mean, dtype, out, threads};
+  return guarded([&](const Kernels& k) { return k.spmm(args); });
+}
+
+GNNLAB_API int gnnlab_segment(const void* src, int64_t lds, const int64_t* indptr,
+                              int64_t num_segments, int64_t num_rows, int64_t width, int mean,
+                              int dtype, void* out, int threads) {
+  if (bad_dtype(dtype) || num_segments < 0 || num_rows < 0 || width < 0 || !indptr)
+    return refuse("gnnlab_segment");
+  const SegmentArgs args{src, lds, indptr, num_segments, num_rows, width, mean, dtype, out, threads};
+  return guarded([&](const Kernels& k) { return k.segment(args); });
+}
+
+GNNLAB_API int gnnlab_scatter(const void* src, int64_t lds, const void* index, int index_bytes,
+                              int64_t num_edges, int64_t num_dst, int64_t width, int mean, int dtype,
+                              void* out, int strategy, int threads) {
+  if (bad_bytes(index_bytes) || bad_dtype(dtype) || num_edges < 0 || num_dst < 0 || width < 0)
+    return refuse("gnnlab_scatter");
+  const ScatterArgs args{src, lds, index, index_bytes, num_edges, num_dst, width, mean, dtype, out,
+                         strategy, threads};
+  return guarded([&](const Kernels& k) { return k.scatter(args); });
+}
+
+GNNLAB_API int gnnlab_gather(const void* x, int64_t stride_bytes, const void* index, int index_bytes,
+                             int64_t num_edges, int64_t num_src, int64_t row_bytes, void* out,
+                             int threads) {
+  if (bad_bytes(index_bytes) || num_edges < 0 || num_src < 0 || row_bytes < 0)
+    return refuse("gnnlab_gather");
+  const GatherArgs args{x, stride_bytes, index, index_bytes, num_edges, num_src, row_bytes, out, threads};
+  return guarded([&](const Kernels& k) { return k.gather(args); });
+}

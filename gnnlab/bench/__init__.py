@@ -1,0 +1,1 @@
+"""Measurements of gnnlab against its peers; mounted by `gnnlab bench`."""

@@ -1,0 +1,178 @@
+"""Recommendation experiments: exact rows of closed-form models, and trained models beside them.
+
+Each experiment is a table entry that also holds the numbers it should meet, so that a result file
+says by itself how far it is from them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gnnlab.comparison import compare
+from gnnlab.errors import ConfigError, did_you_mean
+from gnnlab.experiment import environment, start
+from gnnlab.registry import load_task
+from gnnlab.report import text_table
+
+__all__ = ["EXPERIMENTS", "Experiment", "run", "table"]
+
+_KS = (10, 20, 40, 50)
+_METRICS = [f"{m}@{k}" for m in ("recall", "ndcg") for k in _KS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What is run on one data set."""
+
+    source: str
+    """Data set."""
+    about: str
+    """One line for the page."""
+    exact: Mapping[str, tuple[Mapping[str, Any], Sequence[float]]] = field(default_factory=dict)
+    """Row -> options, and expected Recall@10,20,40,50 and NDCG@10,20,40,50 on the whole train."""
+    grid: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Trained model -> candidate options; the best on validation is reported."""
+    common: Mapping[str, Any] = field(default_factory=dict)
+    """Options of all trained models."""
+    seeds: int = 1
+    """Runs of the chosen candidate."""
+
+
+_KNN = {"model": "itemknn", "knn_shrinkage": 0.0}
+EXPERIMENTS: dict[str, Experiment] = {
+    "lastfm": Experiment(
+        source="lastfm",
+        about="Last.FM (HetRec 2011), the split shipped with LightGCN's code",
+        exact={
+            "popularity": ({"model": "popularity"}, (
+                .019401, .036702, .070199, .085270, .013694, .021058, .032885, .037504)),
+            "itemknn, all neighbours": (_KNN, (
+                .180832, .265518, .373380, .413124, .168683, .205301, .243803, .256304)),
+            "itemknn, 50 neighbours": ({**_KNN, "knn_neighbors": 50}, (
+                .146064, .214060, .302485, .334278, .131972, .161194, .192886, .202920)),
+            "ease, lambda 100": ({"model": "ease", "ease_lambda": 100.0}, (
+                .178437, .261140, .363248, .400982, .172386, .207849, .244355, .256097)),
+            "ease, lambda 200": ({"model": "ease", "ease_lambda": 200.0}, (
+                .173558, .256939, .358301, .395109, .166845, .202362, .238648, .250278)),
+        },
+        grid={
+            "lightgcn": [{"lr": 1e-3}, {"lr": 5e-3}],
+            "lightgcl": [
+                {"lambda1": 0.0}, {"lambda1": 0.005, "tau": 1.0}, {"lambda1": 0.05, "tau": 1.0},
+            ],
+        },
+        common={"batch_size": 1024, "val_ratio": 0.1, "epochs": 400, "eval_every": 5,
+                "patience": 6},
+        seeds=3,
+    ),
+    "ml-1m": Experiment(
+        source="ml-1m",
+        about="MovieLens-1M, the LCFN/UltraGCN split",
+        exact={
+            "popularity": ({"model": "popularity"}, (
+                .067726, .116084, .178196, .204822, .110746, .117600, .133607, .141932)),
+            "itemknn, 50 neighbours": ({**_KNN, "knn_neighbors": 50}, (
+                .144206, .223586, .334683, .373955, .204962, .218659, .251304, .264420)),
+            "itemknn, all neighbours": (_KNN, (
+                .127096, .187648, .265219, .295100, .187563, .193165, .213095, .222806)),
+            "ease, lambda 200": ({"model": "ease", "ease_lambda": 200.0}, (
+                .177546, .270760, .386311, .426379, .240669, .259159, .293901, .307714)),
+            "ease, lambda 500": ({"model": "ease", "ease_lambda": 500.0}, (
+                .182084, .275912, .398706, .439881, .247887, .266034, .302751, .316792)),
+        },
+        grid={
+            "lightgcn": [{"lr": 5e-3}],
+            "lightgcl": [{"lambda1": 0.005, "tau": 1.0, "lr": 5e-3}],
+        },
+        common={"batch_size": 4096, "val_ratio": 0.1, "epochs": 60, "eval_every": 2,
+                "patience": 4},
+    ),
+    "planted": Experiment(
+        source="synthetic",
+        about="generated data with planted communities: 1,000 users, 500 items, 10 communities",
+        grid={
+            "lightgcn": [{"lr": 5e-3}],
+            "lightgcl": [{"lr": 5e-3, "preset": "small"}],
+        },
+        common={"batch_size": 512, "val_ratio": 0.1, "epochs": 60, "eval_every": 2, "patience": 5},
+        seeds=3,
+    ),
+}
+
+
+def run(name: str, *, progress: bool | None = None) -> dict[str, Any]:
+    """Runs one experiment and returns a JSON-able result.
+
+    Args:
+        name: a key of `EXPERIMENTS`.
+        progress: see `gnnlab.fit`.
+
+    Raises:
+        ConfigError: for an unknown name.
+        DataError: when the data set is not on this machine.
+    """
+    if name not in EXPERIMENTS:
+        raise ConfigError(f'unknown experiment "{name}".{did_you_mean(name, EXPERIMENTS)}')
+    plan = EXPERIMENTS[name]
+    began = time.perf_counter()
+    result: dict[str, Any] = {
+        "kind": "recommend",
+        "name": name,
+        "about": plan.about,
+        "command": f"gnnlab bench recommend {name} --out docs/results/recommend-{name}.json",
+        "environment": environment(),
+        "exact": [_exact(plan, row) for row in plan.exact],
+    }
+    chosen, tried = [], []
+    task = load_task("recommend")
+    for model, candidates in plan.grid.items():
+        scored = []
+        for options in candidates:
+            given = {"model": model, **plan.common, **options}
+            entry: dict[str, Any] = {"model": model, "options": dict(options)}
+            if len(candidates) > 1:
+                outcome, metrics = start(task, plan.source, given, progress=progress)
+                entry["validation"] = outcome.best_value
+                entry["best_epoch"] = metrics["best_epoch"]
+            scored.append((entry.get("validation", 0.0), len(scored), entry, given))
+            tried.append(entry)
+        chosen.append({"name": model, **max(scored, key=lambda s: (s[0], -s[1]))[3]})
+    if chosen:
+        found = compare(task, plan.source, chosen, plan.common, seeds=plan.seeds,
+                        progress=progress)
+        result |= {"tried": tried, "comparison": found.to_json()}
+    result["seconds"] = round(time.perf_counter() - began, 1)
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """Returns a result as text."""
+    parts = []
+    if result["exact"]:
+        columns = ["model", "recall@20", "ndcg@20", "expected recall@20", "expected ndcg@20",
+                   "largest deviation"]
+        parts.append(text_table(result["exact"], columns))
+    if "comparison" in result:
+        rows = [{"model": r["model"], **{m: r["test"][m] for m in ("recall@20", "ndcg@20")},
+                 "best epoch": ", ".join(str(s["best_epoch"]) for s in r["seeds"])}
+                for r in result["comparison"]["rows"]]
+        parts.append(text_table(rows, ["model", "recall@20", "ndcg@20", "best epoch"]))
+        parts += [f"note: {w}" for w in result["comparison"]["warnings"]]
+    return "\n\n".join(parts)
+
+
+def _exact(plan: Experiment, row: str) -> dict[str, Any]:
+    options, expected = plan.exact[row]
+    _, metrics = start("recommend", plan.source, {**options, "ks": _KS})
+    found = {m: metrics["test"][m] for m in _METRICS}
+    wanted = dict(zip(_METRICS, expected, strict=True))
+    return {
+        "model": row,
+        **found,
+        **{f"expected {m}": v for m, v in wanted.items()},
+        "largest deviation": f"{max(abs(found[m] - wanted[m]) for m in _METRICS):.1e}",
+        "seconds": round(metrics["seconds"], 1),
+    }

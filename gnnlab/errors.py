@@ -1,0 +1,60 @@
+"""The errors users meet, and the one "did you mean" that all of them share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "GnnlabError",
+    "MissingExtraError",
+    "TrainingError",
+    "did_you_mean",
+]
+
+
+class GnnlabError(Exception):
+    """Base of every error that gnnlab raises on purpose; its text is a sentence for the user."""
+
+
+class DataError(GnnlabError, ValueError):
+    """The user's data is wrong: names the file, the place and the offending value."""
+
+
+class ConfigError(GnnlabError, ValueError):
+    """An option is unknown or has a value it cannot have."""
+
+
+class CheckpointError(GnnlabError, ValueError):
+    """A checkpoint or run folder is missing, broken, or of another task or version."""
+
+
+class TrainingError(GnnlabError, RuntimeError):
+    """Training cannot go on, for example because the loss is not finite."""
+
+
+class MissingExtraError(GnnlabError, ImportError):
+    """An optional package is needed and absent; the text says which extra brings it."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns ``' Did you mean "x"?'`` for the known word nearest to `word`, or the known words.
+
+    Args:
+        word: what the user wrote.
+        known: the words that would have been right.
+
+    Example:
+        >>> did_you_mean("lightgc", ["lightgcn", "ease"])
+        ' Did you mean "lightgcn"?'
+        >>> did_you_mean("zzz", ["b", "a"])
+        ' Known: a, b.'
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f' Did you mean "{near[0]}"?'
+    return f" Known: {', '.join(names)}." if names else ""

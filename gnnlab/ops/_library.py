@@ -1,0 +1,252 @@
+"""Finds, loads and calls the compiled kernels, and says which backend runs.
+
+The library has a plain C interface (`cuda/include/gnnlab.h`) and is called through ctypes with raw
+pointers. It is looked for at the first operator call, never at import. When it is absent, every
+operator runs its plain-torch reference: same results, slower, and one warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib.metadata
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import torch  # loaded first: the kernels then share torch's OpenMP threads
+from torch import Tensor, nn
+
+__all__ = ["Backend", "Status", "backend", "status", "use_backend"]
+
+Backend = Literal["cpu", "reference"]
+
+ABI_VERSION = 1
+DTYPES = {torch.float32: 0, torch.float64: 1}  # dtypes with kernels, and their codes
+SCATTER_STRATEGIES = {"auto": 0, "scan": 1, "sort": 2}
+
+_ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: IndexError, 3: MemoryError}
+_P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+_SIGNATURES: dict[str, list[Any]] = {
+    "gnnlab_select_isa": [ctypes.c_char_p],
+    "gnnlab_check_index": [_P, _I, _L, _L, ctypes.POINTER(_I)],
+    "gnnlab_plan_build": [_P, _P, _I, _L, _L, _L, _P, _P, _P, _I, _I],
+    "gnnlab_spmm": [_P, _P, _P, _I, _L, _L, _P, _L, _L, _L, _P, _L, _I, _I, _P, _I],
+    "gnnlab_segment": [_P, _L, _P, _L, _L, _L, _I, _I, _P, _I],
+    "gnnlab_scatter": [_P, _L, _P, _I, _L, _L, _L, _I, _I, _P, _I, _I],
+    "gnnlab_gather": [_P, _L, _P, _I, _L, _L, _L, _P, _I],
+}
+
+
+class Library:
+    """The loaded kernels: one attribute per C function, each returning an int status."""
+
+    def __init__(self, path: Path) -> None:
+        library = ctypes.CDLL(str(path))
+        self.path = path
+        self._library = library
+        library.gnnlab_abi_version.restype = _I
+        version = library.gnnlab_abi_version()
+        if version != ABI_VERSION:
+            raise OSError(f"it has interface version {version}, this gnnlab needs {ABI_VERSION}")
+        library.gnnlab_last_error.restype = ctypes.c_char_p
+        library.gnnlab_isa.restype = ctypes.c_char_p
+        library.gnnlab_has_openmp.restype = _I
+        for name, argtypes in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.argtypes = argtypes
+            function.restype = _I
+        self.check_index = library.gnnlab_check_index
+        self.plan_build = library.gnnlab_plan_build
+        self.spmm = library.gnnlab_spmm
+        self.segment = library.gnnlab_segment
+        self.scatter = library.gnnlab_scatter
+        self.gather = library.gnnlab_gather
+
+    @property
+    def isa(self) -> str:
+        """The instruction set in use: v2, v3, v4 (levels of x86-64) or portable."""
+        return bytes(self._library.gnnlab_isa()).decode()
+
+    @property
+    def openmp(self) -> bool:
+        """Whether the kernels were built with threads."""
+        return bool(self._library.gnnlab_has_openmp())
+
+    def select_isa(self, name: str) -> None:
+        """Chooses the instruction set by name, or "auto"; ValueError when it cannot run here."""
+        self.check(self._library.gnnlab_select_isa(name.encode()))
+
+    def check(self, status: int) -> None:
+        """Raises the Python error that belongs to a status other than 0."""
+        if status:
+            self._raise(status)
+
+    def _raise(self, status: int) -> NoReturn:
+        text = bytes(self._library.gnnlab_last_error()).decode(errors="replace")
+        raise _ERRORS.get(status, RuntimeError)(text)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the search for the library gave."""
+
+    library: Library | None
+    reason: str  # why there is none; "" when there is one
+    on_purpose: bool  # whether the user asked for none
+
+
+def _locate() -> Path:
+    """Returns where the library lies; OSError with the reason when it is nowhere."""
+    override = os.environ.get("GNNLAB_KERNELS", "")
+    if override:
+        path = Path(override)
+        if path.is_dir():
+            path = next(iter(sorted(path.glob("libgnnlab_cpu*"))), path / "libgnnlab_cpu.so")
+        if not path.is_file():
+            raise OSError(f"GNNLAB_KERNELS is {override}, but there is no such library")
+        return path
+    try:
+        files = importlib.metadata.files("gnnlab") or []
+    except importlib.metadata.PackageNotFoundError:
+        raise OSError("gnnlab is used from its source folder, without being installed") from None
+    for file in files:
+        if file.name.startswith("libgnnlab_cpu"):
+            return Path(str(file.locate()))
+    raise OSError("gnnlab was installed without compiled kernels (no C++ compiler at that time?)")
+
+
+@functools.cache
+def _find() -> _Found:
+    if os.environ.get("GNNLAB_KERNELS", "").lower() == "off":
+        return _Found(None, "switched off by GNNLAB_KERNELS=off", True)
+    try:
+        path = _locate()
+    except OSError as error:
+        return _Found(None, str(error), False)
+    try:
+        library = Library(path)
+        library.select_isa(os.environ.get("GNNLAB_ISA") or "auto")
+    except (OSError, AttributeError, ValueError) as error:
+        return _Found(None, f"{path} cannot be used: {error}", False)
+    return _Found(library, "", False)
+
+
+_forced: str = "auto"
+_warned = False
+
+
+def library() -> Library | None:
+    """Returns the loaded kernels or None, and warns once when they are missing unasked."""
+    global _warned
+    found = _find()
+    if found.library is None and not found.on_purpose and not _warned:
+        _warned = True
+        warnings.warn(
+            f"gnnlab runs without compiled kernels (same results, slower): {found.reason}. "
+            "Run `gnnlab doctor`.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return found.library
+
+
+_transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+
+
+def is_traced() -> bool:
+    """Whether torch.compile or a torch.func transform looks on: then only plain torch may run."""
+    return torch.compiler.is_compiling() or bool(_transforms_active())
+
+
+def kernels_for(*tensors: Tensor) -> Library | None:
+    """Returns the kernels if they can take these tensors as they are, else None (reference)."""
+    if _forced == "reference" or is_traced():
+        return None
+    for tensor in tensors:
+        if not tensor.is_cpu or (type(tensor) is not Tensor and type(tensor) is not nn.Parameter):
+            return None
+    return library()
+
+
+def backend() -> Backend:
+    """Returns which implementation serves float32 tensors on the CPU: "cpu" or "reference".
+
+    Example:
+        >>> import gnnlab.ops
+        >>> gnnlab.ops.backend() in ("cpu", "reference")
+        True
+    """
+    return "reference" if _forced == "reference" or library() is None else "cpu"
+
+
+@contextlib.contextmanager
+def use_backend(name: Literal["auto", "cpu", "reference"]) -> Iterator[None]:
+    """Makes all operators of this process use one backend inside a `with` block; for tests.
+
+    Args:
+        name: "reference" (plain torch), "cpu" (compiled kernels wherever they cover the input) or
+            "auto" (what is used without this function).
+
+    Raises:
+        ValueError: if the name is none of these.
+        RuntimeError: if "cpu" is asked for and there are no compiled kernels.
+
+    Example:
+        >>> import gnnlab.ops
+        >>> with gnnlab.ops.use_backend("reference"):
+        ...     gnnlab.ops.backend()
+        'reference'
+    """
+    global _forced
+    if name not in ("auto", "cpu", "reference"):
+        raise ValueError(f'unknown backend "{name}". Known: auto, cpu, reference.')
+    if name == "cpu" and _find().library is None:
+        raise RuntimeError(f"there are no compiled kernels: {_find().reason}")
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+@dataclass(frozen=True)
+class Status:
+    """What `gnnlab doctor` tells about the kernels."""
+
+    backend: Backend
+    """Which implementation serves float32 tensors on the CPU."""
+    path: str | None
+    """The library in use; None without one."""
+    reason: str
+    """Why there is no library; empty when there is one."""
+    isa: str | None
+    """Instruction set in use: v2, v3, v4 (levels of x86-64) or portable."""
+    openmp: bool
+    """Whether the kernels can use several threads."""
+    threads: int
+    """How many threads they would use now."""
+
+
+def status() -> Status:
+    """Returns what runs and why, without warning and without computing anything.
+
+    Example:
+        >>> import gnnlab.ops
+        >>> gnnlab.ops.status().threads >= 1
+        True
+    """
+    found = _find()
+    kernels = found.library
+    return Status(
+        backend="reference" if kernels is None or _forced == "reference" else "cpu",
+        path=None if kernels is None else str(kernels.path),
+        reason=found.reason,
+        isa=None if kernels is None else kernels.isa,
+        openmp=kernels is not None and kernels.openmp,
+        threads=torch.get_num_threads() if kernels is not None and kernels.openmp else 1,
+    )
