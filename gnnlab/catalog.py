@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 from gnnlab import checkpoint, config as options
 from gnnlab.errors import ConfigError
-from gnnlab.registry import list_tasks, load_task
+from gnnlab.registry import list_tasks, working_tasks
 
 __all__ = ["catalog", "describe_run"]
 
@@ -30,12 +29,9 @@ def catalog(what: str) -> list[dict[str, Any]]:
             if inspect.isclass(layer):
                 rows.append({"name": name, "about": _first_line(layer)})
         return rows
-    for name, where in list_tasks().items():
-        try:
-            task = load_task(name)
-        except ConfigError as error:
-            warnings.warn(str(error))
-            continue
+    where = list_tasks()
+    for task in working_tasks():
+        name = task.name
         if what == "tasks":
             rows.append(
                 {
@@ -43,7 +39,7 @@ def catalog(what: str) -> list[dict[str, Any]]:
                     "about": _first_line(task),
                     "models": _choices(task.Config, "model"),
                     "monitor": task.monitor,
-                    "where": where,
+                    "where": where[name],
                 }
             )
         elif what == "datasets":

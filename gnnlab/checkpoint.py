@@ -137,7 +137,9 @@ def load(
             f'"{cls.name}". Load it with gnnlab.load("{path}").'
         )
     try:
-        config = options.build(cls.Config, about["config"], where=f" in {folder / 'task.json'}")
+        config: Any = options.build(
+            cls.Config, about["config"], where=f" in {folder / 'task.json'}"
+        )
         task = cls(config, about["spec"])
     except (GnnlabError, RuntimeError, KeyError) as error:
         raise CheckpointError(f'{folder} does not fit task "{cls.name}": {error}') from error

@@ -183,7 +183,8 @@ def _row(
     out: str | Path | None,
     progress: bool | None,
 ) -> dict[str, Any]:
-    records, history = [], []
+    records: list[dict[str, Any]] = []
+    history: list[dict[str, Any]] = []
     for seed in seeds:
         folder = (
             None if out is None else Path(out) / (name if len(seeds) == 1 else f"{name}-{seed}")

@@ -47,7 +47,7 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
         >>> build(TrainConfig, {"epochs": "3"}).epochs
         3
     """
-    known = hints(cls)
+    known = hints(typing.cast(type, cls))
     for key in values:
         if key not in known:
             raise ConfigError(f'unknown key "{key}"{where}.{did_you_mean(key, known)}')
@@ -181,7 +181,8 @@ def _scalar(value: Any, hint: Any) -> Any:
             number = hint(value)
         except (ValueError, OverflowError):
             return None
-        return number if not isinstance(value, float) or number == value else None
+        exact = number == value if isinstance(value, float) else number == number  # no NaN
+        return number if exact else None
     return None
 
 

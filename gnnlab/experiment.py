@@ -20,6 +20,7 @@ import torch
 
 from gnnlab import checkpoint, config as options, ops
 from gnnlab.errors import CheckpointError, ConfigError, DataError
+from gnnlab.log import first_process
 from gnnlab.registry import load_task
 from gnnlab.task import Data, Task
 from gnnlab.train import Run, TrainConfig, fit
@@ -63,11 +64,11 @@ def start(
     cls = load_task(task) if isinstance(task, str) else task
     config, train_config = options.merge([cls.Config, TrainConfig], values or {})
     folder = Path(out) if out is not None else None
-    if folder is not None:
+    if folder is not None and first_process():
         _claim(folder, overwrite)
     data = data or cls.read(source, config)
     built = _build(cls, config, data, train_config)
-    if folder is not None:
+    if folder is not None and first_process():
         _write_config(folder, cls, source, config, train_config)
         write_json(folder / "env.json", environment())
     return _train(built, data, train_config, folder, False, progress)
@@ -89,7 +90,8 @@ def resume(
     data = cls.read(source, config)
     _same_data(data, Path(folder))
     built = _build(cls, config, data, train_config)
-    _write_config(Path(folder), cls, source, config, train_config)
+    if first_process():
+        _write_config(Path(folder), cls, source, config, train_config)
     return _train(built, data, train_config, Path(folder), True, progress)
 
 
@@ -188,7 +190,7 @@ def _train(
         for split in (data.val, data.test):
             if split is not None:
                 metrics[split.name] = run.best.evaluate(split)
-    if folder is not None:
+    if folder is not None and first_process():
         write_json(folder / "metrics.json", metrics)
     return run, metrics
 
@@ -239,7 +241,8 @@ def _write_config(
 
 
 def _values(config: Any) -> dict[str, Any]:
-    return {key: getattr(config, key) for key in options.hints(type(config))}
+    cls: type = type(config)
+    return {key: getattr(config, key) for key in options.hints(cls)}
 
 
 def _portable(source: Any) -> str:

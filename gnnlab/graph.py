@@ -199,7 +199,7 @@ class Graph:
             )
         source, _, target = graph.canonical_etypes[0]
         sizes = (int(graph.num_nodes(source)), int(graph.num_nodes(target)))
-        weight = graph.edata["edge_weight"] if "edge_weight" in graph.edata else None
+        weight = dict(graph.edata).get("edge_weight")
         return cls(
             torch.stack(graph.edges(order="eid")),
             sizes[0] if source == target else sizes,
@@ -248,7 +248,9 @@ class Graph:
             )
         kinds = [graph.nodes[node].get("bipartite") for node in range(size)]
         shift = kinds.count(0)
-        bipartite = graph.is_directed() and shift > 0 and kinds == [0] * shift + [1] * (size - shift)
+        bipartite = (
+            graph.is_directed() and shift > 0 and kinds == [0] * shift + [1] * (size - shift)
+        )
         if graph.is_multigraph():
             edges = [(u, v, key, data) for u, v, key, data in graph.edges(keys=True, data=True)]
             keys = [key for _, _, key, _ in edges]
@@ -268,7 +270,7 @@ class Graph:
         return cls(ends, size, edge_weight=weight)
 
     def to_scipy(self) -> Any:
-        """Returns a scipy `coo_array` A of shape (num_src, num_dst): A[j, i] belongs to edge j -> i.
+        """Returns a scipy `coo_array` of shape (num_src, num_dst): A[j, i] belongs to edge j -> i.
 
         Edges stay in order, repeated ones stay apart; without weights all entries are 1.
 
@@ -363,6 +365,4 @@ def _needs(module: str, who: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise MissingExtraError(
-            f"{who} needs {package}: pip install 'gnnlab[{extra}]'"
-        ) from error
+        raise MissingExtraError(f"{who} needs {package}: pip install 'gnnlab[{extra}]'") from error

@@ -12,7 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-__all__ = ["Progress", "RunLog", "rewind"]
+__all__ = ["Progress", "RunLog", "first_process", "rewind"]
+
+
+def first_process() -> bool:
+    """False in the further processes of `devices` > 1, which run the same command again."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK"))
 
 
 class RunLog:
@@ -84,7 +89,7 @@ class Progress:
     """
 
     def __init__(self, epochs: int, start: int, *, enabled: bool | None, metric: str) -> None:
-        from tqdm import tqdm
+        from tqdm import tqdm  # type: ignore[import-untyped]
 
         self._quiet = enabled is False
         self._tty = sys.stderr.isatty() and not self._quiet

@@ -129,7 +129,10 @@ def _parquet(prediction: Prediction, path: Path) -> None:
 
 def _npz(prediction: Prediction, path: Path) -> None:
     with path.open("wb") as file:
-        np.savez_compressed(file, **prediction.columns)
+        arrays: dict[str, Any] = {  # arrays of objects would be pickled
+            k: v.astype(str) if v.dtype == object else v for k, v in prediction.columns.items()
+        }
+        np.savez_compressed(file, **arrays)
 
 
 def _json(prediction: Prediction, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from gnnlab.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from gnnlab.task import Task
 
-__all__ = ["broken_tasks", "list_tasks", "load_task", "register"]
+__all__ = ["broken_tasks", "list_tasks", "load_task", "register", "working_tasks"]
 
 GROUP = "gnnlab.tasks"
 _registered: dict[str, type[Task]] = {}
@@ -102,6 +103,17 @@ def _of_the_source_tree() -> list[metadata.EntryPoint]:
 def _package(point: metadata.EntryPoint) -> str:
     dist = getattr(point, "dist", None)
     return f"{dist.name} {dist.version}" if dist is not None else point.value.split(":")[0]
+
+
+def working_tasks() -> Iterator[type[Task]]:
+    """Yields every Task class; one that does not import is a warning naming its package."""
+    for name in list_tasks():
+        try:
+            task = load_task(name)
+        except ConfigError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
+        yield task
 
 
 def broken_tasks() -> dict[str, str]:

@@ -138,7 +138,7 @@ class Task(nn.Module, ABC):
                 f"{type(self).__name__} expected a {type(self).Config.__name__}, "
                 f"got {type(config).__name__}."
             )
-        self.config = config
+        self.config: Any = config
         self.spec = dict(spec)
 
     # ---- the five methods -------------------------------------------------------------------
@@ -172,8 +172,11 @@ class Task(nn.Module, ABC):
         """Scores `split` by the task's own protocol: a pure function of weights and split."""
 
     @abstractmethod
-    def predict(self, **query: Any) -> Prediction:
-        """Answers a user's question. Subclasses name their keywords, which become flags."""
+    def predict(self, *args: Any, **query: Any) -> Prediction:
+        """Answers a user's question. Subclasses name their keywords, which become flags.
+
+        The open signature lets a type checker accept any keyword-only one in a subclass.
+        """
 
     # ---- optional hooks ---------------------------------------------------------------------
 

@@ -184,7 +184,8 @@ class _Loop:
             best = checkpoint.read_tensors(folder / "model.safetensors")
         log = RunLog(self._main_folder(), last_epoch=self.at.epoch if resume else None)
         shard = Shard(self.fabric.global_rank, self.fabric.world_size)
-        bar = Progress(self.config.epochs, self.at.epoch, enabled=self.show, metric=self.metric)
+        show = self.show if self.fabric.is_global_zero else False
+        bar = Progress(self.config.epochs, self.at.epoch, enabled=show, metric=self.metric)
         with bar:
             try:
                 while self.at.epoch < self.config.epochs and not self._exhausted:
@@ -264,7 +265,7 @@ class _Loop:
         began = time.perf_counter()
         self.task.eval()
         with torch.no_grad():
-            metrics = self.task.evaluate(self.data.val)
+            metrics = {k: float(v) for k, v in self.task.evaluate(self.data.val).items()}
         if self.metric not in metrics:
             raise ConfigError(
                 f'unknown metric "{self.metric}".{did_you_mean(self.metric, metrics)}'
@@ -353,7 +354,10 @@ def _fabric(config: TrainConfig) -> Any:
     known = ("auto", "cpu", "cuda", "gpu", "mps")
     if accelerator not in known:
         raise ConfigError(f'unknown device "{config.device}".{did_you_mean(accelerator, known)}')
-    if accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
+    if index and not (index.isdigit() and accelerator in ("cuda", "gpu")):
+        raise ConfigError(f'device is "{config.device}"; only cuda takes a number, as in cuda:1.')
+    absent = {"cuda": torch.cuda, "gpu": torch.cuda, "mps": torch.mps}.get(accelerator)
+    if absent is not None and not absent.is_available():
         raise ConfigError(f'device is "{config.device}", but torch sees no GPU. Use --device cpu.')
     if config.precision == "tf32":
         torch.set_float32_matmul_precision("high")

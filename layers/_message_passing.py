@@ -63,10 +63,13 @@ def prepare(
         ValueError: if shapes do not fit one another, or edges refer to missing nodes.
     """
     name = layer if isinstance(layer, str) else type(layer).__name__
-    is_pair = isinstance(x, tuple | list)
-    if is_pair and len(x) != 2:
-        raise ValueError(f"{name} expected x as a tensor or a pair of them, got {len(x)} tensors")
-    x_src, x_dst = (x[0], x[1]) if is_pair else (x, x)
+    is_pair = not isinstance(x, Tensor)
+    if isinstance(x, Tensor):
+        x_src, x_dst = x, x
+    elif isinstance(x, tuple | list) and len(x) == 2:
+        x_src, x_dst = x
+    else:
+        raise TypeError(f"{name} expected x as a tensor or a pair of them, got {type(x).__name__}")
     dims = in_dim if isinstance(in_dim, tuple) else (in_dim, in_dim)
     for tensor, word, dim in ((x_src, "x_src", dims[0]), (x_dst, "x_dst", dims[1])):
         _check_nodes(name, tensor, word if is_pair else "x", dim)
@@ -117,9 +120,7 @@ def _fitting(
     if (plan.num_src, plan.num_dst) == sizes:
         return plan
     if is_pair:
-        raise ValueError(
-            f"{name} got {sizes[0]} source and {sizes[1]} target rows, but {edges!r}"
-        )
+        raise ValueError(f"{name} got {sizes[0]} source and {sizes[1]} target rows, but {edges!r}")
     hint = "; give x as a pair (x_src, x_dst)" if plan.num_src != plan.num_dst else ""
     raise ValueError(f"{name} got x with {sizes[0]} rows, but {edges!r}{hint}")
 

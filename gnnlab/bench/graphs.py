@@ -1,4 +1,4 @@
-"""The seeded graphs that operators are measured on: a mesh, ratings, and a batch of small graphs."""
+"""The seeded graphs that operators are measured on: a mesh, ratings, a batch of small graphs."""
 
 from __future__ import annotations
 

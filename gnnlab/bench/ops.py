@@ -1,13 +1,14 @@
 """Measures the operators against torch, MKL, PyG and scipy on the same machine, in the same run.
 
 Equality comes before speed: a peer whose result differs is reported as an error and not timed.
-Times are CPU time of one thread (`time.thread_time`), peers take turns, and the median is kept: on a
-shared machine that is steadier than wall time. Rates are of `bytes_gather`: every byte an operator
-must move when gathered rows are counted once per edge.
+Times are CPU time of one thread (`time.thread_time`), peers take turns, and the median is kept: on
+a shared machine that is steadier than wall time. Rates are of `bytes_gather`: every byte that an
+operator must move when gathered rows are counted once per edge.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import platform
 import statistics
@@ -122,9 +123,7 @@ def _cases(graph: BenchGraph) -> Iterator[_Case]:
     n, m, e = graph.num_src, graph.num_dst, graph.edge_index.shape[1]
     plan = ops.EdgePlan(graph.edge_index, n, m)
     ones = np.ones(e, dtype=np.float32)
-    sparse: Any = None
-    if _version("scipy"):
-        import scipy.sparse as sparse
+    sparse: Any = importlib.import_module("scipy.sparse") if _version("scipy") else None
 
     build = _Case("plan build", graph, 0, 16 * e + 8 * (m + 1) + 8 * e, lambda: _build(graph), None)
     build.peers["torch.sort"] = lambda: dst.sort(stable=True)
@@ -154,7 +153,7 @@ def _cases(graph: BenchGraph) -> Iterator[_Case]:
 def _spmm_case(
     graph: BenchGraph, plan: ops.EdgePlan, x: Tensor, matrix: Tensor, other: Any
 ) -> _Case:
-    (src, dst), (n, width) = graph.edge_index, x.shape
+    (src, dst), width = graph.edge_index, x.shape[1]
     m, e = graph.num_dst, plan.num_edges
     zeros = torch.zeros(m, width)
     size = 8 * (m + 1) + 4 * e + 4 * width * (e + m)
@@ -185,8 +184,7 @@ def _segment_case(graph: BenchGraph, plan: ops.EdgePlan, messages: Tensor) -> _C
     )
     case.peers["index_add"] = lambda: torch.zeros(m, width).index_add_(0, rows, messages)
     if _version("torch_scatter"):
-        import torch_scatter
-
+        torch_scatter: Any = importlib.import_module("torch_scatter")
         case.peers["torch_scatter"] = lambda: torch_scatter.segment_csr(messages, indptr)
     return case
 

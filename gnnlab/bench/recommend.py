@@ -47,48 +47,74 @@ EXPERIMENTS: dict[str, Experiment] = {
         source="lastfm",
         about="Last.FM (HetRec 2011), the split shipped with LightGCN's code",
         exact={
-            "popularity": ({"model": "popularity"}, (
-                .019401, .036702, .070199, .085270, .013694, .021058, .032885, .037504)),
-            "itemknn, all neighbours": (_KNN, (
-                .180832, .265518, .373380, .413124, .168683, .205301, .243803, .256304)),
-            "itemknn, 50 neighbours": ({**_KNN, "knn_neighbors": 50}, (
-                .146064, .214060, .302485, .334278, .131972, .161194, .192886, .202920)),
-            "ease, lambda 100": ({"model": "ease", "ease_lambda": 100.0}, (
-                .178437, .261140, .363248, .400982, .172386, .207849, .244355, .256097)),
-            "ease, lambda 200": ({"model": "ease", "ease_lambda": 200.0}, (
-                .173558, .256939, .358301, .395109, .166845, .202362, .238648, .250278)),
+            "popularity": (
+                {"model": "popularity"},
+                (0.019401, 0.036702, 0.070199, 0.085270, 0.013694, 0.021058, 0.032885, 0.037504),
+            ),
+            "itemknn, all neighbours": (
+                _KNN,
+                (0.180832, 0.265518, 0.373380, 0.413124, 0.168683, 0.205301, 0.243803, 0.256304),
+            ),
+            "itemknn, 50 neighbours": (
+                {**_KNN, "knn_neighbors": 50},
+                (0.146064, 0.214060, 0.302485, 0.334278, 0.131972, 0.161194, 0.192886, 0.202920),
+            ),
+            "ease, lambda 100": (
+                {"model": "ease", "ease_lambda": 100.0},
+                (0.178437, 0.261140, 0.363248, 0.400982, 0.172386, 0.207849, 0.244355, 0.256097),
+            ),
+            "ease, lambda 200": (
+                {"model": "ease", "ease_lambda": 200.0},
+                (0.173558, 0.256939, 0.358301, 0.395109, 0.166845, 0.202362, 0.238648, 0.250278),
+            ),
         },
         grid={
             "lightgcn": [{"lr": 1e-3}, {"lr": 5e-3}],
             "lightgcl": [
-                {"lambda1": 0.0}, {"lambda1": 0.005, "tau": 1.0}, {"lambda1": 0.05, "tau": 1.0},
+                {"lambda1": 0.0},
+                {"lambda1": 0.005, "tau": 1.0},
+                {"lambda1": 0.05, "tau": 1.0},
             ],
         },
-        common={"batch_size": 1024, "val_ratio": 0.1, "epochs": 400, "eval_every": 5,
-                "patience": 6},
+        common={
+            "batch_size": 1024,
+            "val_ratio": 0.1,
+            "epochs": 400,
+            "eval_every": 5,
+            "patience": 6,
+        },
         seeds=3,
     ),
     "ml-1m": Experiment(
         source="ml-1m",
         about="MovieLens-1M, the LCFN/UltraGCN split",
         exact={
-            "popularity": ({"model": "popularity"}, (
-                .067726, .116084, .178196, .204822, .110746, .117600, .133607, .141932)),
-            "itemknn, 50 neighbours": ({**_KNN, "knn_neighbors": 50}, (
-                .144206, .223586, .334683, .373955, .204962, .218659, .251304, .264420)),
-            "itemknn, all neighbours": (_KNN, (
-                .127096, .187648, .265219, .295100, .187563, .193165, .213095, .222806)),
-            "ease, lambda 200": ({"model": "ease", "ease_lambda": 200.0}, (
-                .177546, .270760, .386311, .426379, .240669, .259159, .293901, .307714)),
-            "ease, lambda 500": ({"model": "ease", "ease_lambda": 500.0}, (
-                .182084, .275912, .398706, .439881, .247887, .266034, .302751, .316792)),
+            "popularity": (
+                {"model": "popularity"},
+                (0.067726, 0.116084, 0.178196, 0.204822, 0.110746, 0.117600, 0.133607, 0.141932),
+            ),
+            "itemknn, 50 neighbours": (
+                {**_KNN, "knn_neighbors": 50},
+                (0.144206, 0.223586, 0.334683, 0.373955, 0.204962, 0.218659, 0.251304, 0.264420),
+            ),
+            "itemknn, all neighbours": (
+                _KNN,
+                (0.127096, 0.187648, 0.265219, 0.295100, 0.187563, 0.193165, 0.213095, 0.222806),
+            ),
+            "ease, lambda 200": (
+                {"model": "ease", "ease_lambda": 200.0},
+                (0.177546, 0.270760, 0.386311, 0.426379, 0.240669, 0.259159, 0.293901, 0.307714),
+            ),
+            "ease, lambda 500": (
+                {"model": "ease", "ease_lambda": 500.0},
+                (0.182084, 0.275912, 0.398706, 0.439881, 0.247887, 0.266034, 0.302751, 0.316792),
+            ),
         },
         grid={
             "lightgcn": [{"lr": 5e-3}],
             "lightgcl": [{"lambda1": 0.005, "tau": 1.0, "lr": 5e-3}],
         },
-        common={"batch_size": 4096, "val_ratio": 0.1, "epochs": 60, "eval_every": 2,
-                "patience": 4},
+        common={"batch_size": 4096, "val_ratio": 0.1, "epochs": 60, "eval_every": 2, "patience": 4},
     ),
     "planted": Experiment(
         source="synthetic",
@@ -129,7 +155,7 @@ def run(name: str, *, progress: bool | None = None) -> dict[str, Any]:
     chosen, tried = [], []
     task = load_task("recommend")
     for model, candidates in plan.grid.items():
-        scored = []
+        scored: list[tuple[float, int, dict[str, Any], dict[str, Any]]] = []
         for options in candidates:
             given = {"model": model, **plan.common, **options}
             entry: dict[str, Any] = {"model": model, "options": dict(options)}
@@ -137,12 +163,11 @@ def run(name: str, *, progress: bool | None = None) -> dict[str, Any]:
                 outcome, metrics = start(task, plan.source, given, progress=progress)
                 entry["validation"] = outcome.best_value
                 entry["best_epoch"] = metrics["best_epoch"]
-            scored.append((entry.get("validation", 0.0), len(scored), entry, given))
+            scored.append((float(entry.get("validation", 0.0)), len(scored), entry, given))
             tried.append(entry)
         chosen.append({"name": model, **max(scored, key=lambda s: (s[0], -s[1]))[3]})
     if chosen:
-        found = compare(task, plan.source, chosen, plan.common, seeds=plan.seeds,
-                        progress=progress)
+        found = compare(task, plan.source, chosen, plan.common, seeds=plan.seeds, progress=progress)
         result |= {"tried": tried, "comparison": found.to_json()}
     result["seconds"] = round(time.perf_counter() - began, 1)
     return result
@@ -152,13 +177,24 @@ def table(result: dict[str, Any]) -> str:
     """Returns a result as text."""
     parts = []
     if result["exact"]:
-        columns = ["model", "recall@20", "ndcg@20", "expected recall@20", "expected ndcg@20",
-                   "largest deviation"]
+        columns = [
+            "model",
+            "recall@20",
+            "ndcg@20",
+            "expected recall@20",
+            "expected ndcg@20",
+            "largest deviation",
+        ]
         parts.append(text_table(result["exact"], columns))
     if "comparison" in result:
-        rows = [{"model": r["model"], **{m: r["test"][m] for m in ("recall@20", "ndcg@20")},
-                 "best epoch": ", ".join(str(s["best_epoch"]) for s in r["seeds"])}
-                for r in result["comparison"]["rows"]]
+        rows = [
+            {
+                "model": r["model"],
+                **{m: r["test"][m] for m in ("recall@20", "ndcg@20")},
+                "best epoch": ", ".join(str(s["best_epoch"]) for s in r["seeds"]),
+            }
+            for r in result["comparison"]["rows"]
+        ]
         parts.append(text_table(rows, ["model", "recall@20", "ndcg@20", "best epoch"]))
         parts += [f"note: {w}" for w in result["comparison"]["warnings"]]
     return "\n\n".join(parts)

@@ -86,5 +86,5 @@ def _kind(error: BaseException) -> str:
     return type(error).__name__ if isinstance(error, GnnlabError) else "gnnlab"
 
 
-def _show_warning(message: Any, category: Any, *_: Any) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     say(f"warning: {message}")

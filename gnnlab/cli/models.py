@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from gnnlab.cli.flags import flag, keyword_flags, option_flags, with_flags
 from gnnlab.cli.output import Json, Quiet, print_json, say
 from gnnlab.errors import ConfigError
+from gnnlab.log import first_process
 from gnnlab.registry import list_tasks, load_task
 
 __all__ = ["predict_command", "task_app", "train_app"]
@@ -22,6 +23,8 @@ def train_app(tokens: Sequence[str]) -> App:
     """`train --resume DIR`, and `train TASK` with the flags of that task."""
     app = App(name="train", help="Train a task's model, or go on with a run.")
     app.default(resume)
+    if tokens[:1] == ["train"] and len(tokens) > 1 and not tokens[1].startswith("-"):
+        load_task(tokens[1])  # says "did you mean" for a task that there is not
     for name in list_tasks():
         if list(tokens[:2]) == ["train", name]:
             app.command(_train_command(name), name=name)
@@ -42,7 +45,8 @@ def _train_command(name: str) -> Callable[..., int]:
             given.pop("out", None),
             given.pop("config", None),
         )
-        as_json, quiet = given.pop("json", False), given.pop("quiet", False)
+        as_json = given.pop("json", False)
+        quiet = given.pop("quiet", False) or not first_process()
         overwrite = given.pop("overwrite", False)
         where, written = "", {}
         if file is not None:
@@ -78,7 +82,11 @@ def _train_command(name: str) -> Callable[..., int]:
 
 
 def resume(
-    *, resume: Path, epochs: int | None = None, json: Json = False, quiet: Quiet = False
+    *,
+    resume: Path | None = None,
+    epochs: int | None = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> int:
     """Go on with a run from its last checkpoint.
 
@@ -91,6 +99,12 @@ def resume(
     """
     from gnnlab import experiment
 
+    if resume is None:
+        raise ConfigError(
+            "train what? gnnlab train TASK --data FILE, or gnnlab train --resume DIR. "
+            f"Tasks: {', '.join(list_tasks())}."
+        )
+    quiet = quiet or not first_process()
     changes = {} if epochs is None else {"epochs": epochs}
     run, metrics = experiment.resume(resume, changes, progress=False if quiet else None)
     return _finish(type(run.best), run, metrics, as_json=json, quiet=quiet)
@@ -99,6 +113,8 @@ def resume(
 def _finish(cls: Any, run: Any, metrics: Mapping[str, Any], *, as_json: bool, quiet: bool) -> int:
     from gnnlab.report import text_table
 
+    if not first_process():
+        return 0
     if as_json:
         print(json.dumps({"out": str(run.folder), **metrics}))
         return 0

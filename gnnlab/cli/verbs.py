@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from gnnlab.cli.output import Json, Quiet, print_json, say, short
-from gnnlab.registry import list_tasks, load_task
+from gnnlab.registry import load_task, working_tasks
 
 __all__ = ["data", "demo", "doctor", "evaluate", "info", "list_"]
 
@@ -149,10 +149,10 @@ def demo(*, out: Path = Path("gnnlab-demo"), json: Json = False, quiet: Quiet = 
     from gnnlab.comparison import compare
 
     results = {}
-    for name in list_tasks():
-        cls = load_task(name)
+    for cls in working_tasks():
         if not cls.demo:
             continue
+        name = cls.name
         values = {k: v for k, v in cls.demo.items() if k != "models"}
         if not quiet:
             say(

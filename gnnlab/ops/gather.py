@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,8 +23,8 @@ def gather(x: Tensor, index: Tensor, *, plan: EdgePlan | None = None) -> Tensor:
     Args:
         x: rows to copy from, of any dtype.
         index: which row, for each edge; int64 or int32, in any order, repeats allowed.
-        plan: a plan whose destinations are `index` (for sources: ``plan.T``). It is not needed; with
-            it the gradient is summed without sorting `index` again.
+        plan: a plan whose destinations are `index` (for sources: ``plan.T``). Not needed; with it
+            the gradient is summed without sorting `index` again.
 
     Shapes:
         x: (N, *F); index: (E,).
@@ -49,8 +50,7 @@ def gather(x: Tensor, index: Tensor, *, plan: EdgePlan | None = None) -> Tensor:
         check_index(index, x.shape[0])
         return reference.gather(x, index)
     if x.requires_grad and torch.is_grad_enabled():
-        out: Tensor = _Gather.apply(x, index, plan, library)
-        return out
+        return _gather_with_grad(x, index, plan, library)
     return _forward(x, index, library)
 
 
@@ -89,3 +89,6 @@ class _Gather(Function):
 
         (index,) = ctx.saved_tensors
         return scatter(grad, index, ctx.num_rows, plan=ctx.plan), None, None, None
+
+
+_gather_with_grad = cast("Callable[..., Tensor]", _Gather.apply)

@@ -4,88 +4,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from gnnlab.ops import reference
-from gnnlab.ops._arguments import check_index, index_vector
-from gnnlab.ops._library import kernels_for
+from gnnlab.ops._arguments import index_vector
+from gnnlab.ops._edges import Edges, Order, join, starts, validated
 
 __all__ = ["EdgePlan"]
 
-T = TypeVar("T")
-
-
-class _Order(NamedTuple):
-    """Edges grouped by one of their ends: row i holds places indptr[i] .. indptr[i + 1]."""
-
-    indptr: Tensor
-    col: Tensor  # the other end of the edge at each place
-    perm: Tensor | None  # which of the caller's edges lies at each place; None: the same one
-
-
-@dataclass(eq=False)
-class _Edges:
-    """What a plan and its transpose share. Index 0 is about sources, 1 about destinations."""
-
-    edge_index: Tensor | None  # None until someone asks, for plans made from CSR
-    sizes: tuple[int, int]
-    num_edges: int
-    device: torch.device
-    is_sorted: list[bool | None]
-    orders: list[_Order | None]
-    derived: dict[Hashable, Any]
-
-    def row(self, end: int) -> Tensor:
-        """Returns one end of every edge, in the caller's order."""
-        if self.edge_index is None:
-            by_dst = cast(_Order, self.orders[1])
-            dst = reference.rows_of(by_dst.indptr, self.num_edges).to(by_dst.col.dtype)
-            self.edge_index = torch.stack((by_dst.col, dst))
-        return self.edge_index[end]
-
-    def order(self, end: int) -> _Order:
-        """Returns the edges grouped by `end`, sorting them at the first call."""
-        found = self.orders[end]
-        if found is None:
-            found = self.orders[end] = self._sort(end)
-        return found
-
-    def _sort(self, end: int) -> _Order:
-        key, other = self.row(end), self.row(1 - end)
-        num_keys, num_other = self.sizes[end], self.sizes[1 - end]
-        small = max(num_keys, num_other, self.num_edges) < 2**31
-        dtype = torch.int32 if small else torch.int64
-        if self.is_sorted[end] is None:
-            self.is_sorted[end] = check_index(key, num_keys)
-        same_order = bool(self.is_sorted[end])
-        library = kernels_for(key)
-        if library is None:
-            check_index(other, num_other)
-            indptr, col, order = reference.sort_edges(key, other, num_keys)
-            return _Order(indptr, col.to(dtype), None if same_order else order.to(dtype))
-        indptr = torch.empty(num_keys + 1, dtype=torch.int64)
-        col = torch.empty(self.num_edges, dtype=dtype)
-        perm = None if same_order else torch.empty_like(col)
-        library.check(
-            library.plan_build(
-                key.data_ptr(),
-                other.data_ptr(),
-                key.element_size(),
-                self.num_edges,
-                num_keys,
-                num_other,
-                indptr.data_ptr(),
-                col.data_ptr(),
-                None if perm is None else perm.data_ptr(),
-                col.element_size(),
-                torch.get_num_threads(),
-            )
-        )
-        return _Order(indptr, col, perm)
+Fact = TypeVar("Fact")
 
 
 class EdgePlan:
@@ -115,15 +44,15 @@ class EdgePlan:
         >>> import torch
         >>> from gnnlab.ops import EdgePlan
         >>> plan = EdgePlan(torch.tensor([[0, 2, 1], [1, 0, 1]]), 3, 2)
-        >>> plan.indptr, plan.col, plan.perm
-        (tensor([0, 1, 3]), tensor([2, 0, 1], dtype=torch.int32), tensor([1, 0, 2], dtype=torch.int32))
+        >>> plan.indptr.tolist(), plan.col.tolist(), plan.perm.tolist()
+        ([0, 1, 3], [2, 0, 1], [1, 0, 2])
         >>> plan.T
         EdgePlan(num_src=2, num_dst=3, num_edges=3)
     """
 
     __slots__ = ("__weakref__", "_edges", "_end", "_transposed")
 
-    _edges: _Edges
+    _edges: Edges
     _end: int
     _transposed: EdgePlan | None
 
@@ -141,7 +70,7 @@ class EdgePlan:
             raise ValueError(f"edge_index must be int64 or int32, got {edge_index.dtype}")
         sizes = (_size(num_src, "num_src"), _size(num_dst, "num_dst"))
         edge_index = edge_index.detach().contiguous()
-        edges = _Edges(
+        edges = Edges(
             edge_index,
             sizes,
             edge_index.shape[1],
@@ -152,16 +81,16 @@ class EdgePlan:
         )
         if validate:
             for end in (0, 1):
-                edges.is_sorted[end] = _validated(edges.row(end), sizes[end])
+                edges.is_sorted[end] = validated(edges.row(end), sizes[end])
         self._set(edges, 1)
 
-    def _set(self, edges: _Edges, end: int) -> None:
+    def _set(self, edges: Edges, end: int) -> None:
         object.__setattr__(self, "_edges", edges)
         object.__setattr__(self, "_end", end)
         object.__setattr__(self, "_transposed", None)
 
     @classmethod
-    def _of(cls, edges: _Edges, end: int) -> EdgePlan:
+    def _of(cls, edges: Edges, end: int) -> EdgePlan:
         plan = object.__new__(cls)
         plan._set(edges, end)
         return plan
@@ -205,13 +134,13 @@ class EdgePlan:
             )
         # The kernels read `col` without looking, so that it is always checked where it is cheap.
         if validate or col.is_cpu:
-            _validated(col, num_src)
+            validated(col, num_src)
         num_dst = indptr.shape[0] - 1
         small = max(num_src, num_dst, num_edges) < 2**31
-        order = _Order(indptr, col.to(torch.int32 if small else torch.int64), None)
+        order = Order(indptr, col.to(torch.int32 if small else torch.int64), None)
         sizes = (num_src, num_dst)
         return cls._of(
-            _Edges(None, sizes, num_edges, col.device, [None, True], [None, order], {}), 1
+            Edges(None, sizes, num_edges, col.device, [None, True], [None, order], {}), 1
         )
 
     @classmethod
@@ -240,24 +169,23 @@ class EdgePlan:
         device = plans[0].device
         num_edges = [p.num_edges for p in plans]
         totals = (sum(p.num_src for p in plans), sum(p.num_dst for p in plans))
-        orders: list[_Order | None] = [None, None]
+        orders: list[Order | None] = [None, None]
         is_sorted: list[bool | None] = [None, None]
         for end in (0, 1):
             built = [p._edges.orders[end if p._end else 1 - end] for p in plans]
             if all(order is not None for order in built):
                 sizes = [(p.num_src, p.num_dst) for p in plans]
-                orders[end] = _join(
-                    cast("list[_Order]", built), sizes, num_edges, end, max(*totals, sum(num_edges))
-                )
-                is_sorted[end] = orders[end].perm is None  # type: ignore[union-attr]
+                largest = max(*totals, sum(num_edges))
+                whole = join(cast("list[Order]", built), sizes, num_edges, end, largest)
+                orders[end], is_sorted[end] = whole, whole.perm is None
         shift = torch.stack(
             [
-                _starts([p.num_src for p in plans], num_edges, device),
-                _starts([p.num_dst for p in plans], num_edges, device),
+                starts([p.num_src for p in plans], num_edges, device),
+                starts([p.num_dst for p in plans], num_edges, device),
             ]
         )
         edge_index = torch.cat([p.edge_index.long() for p in plans], 1) + shift
-        edges = _Edges(edge_index, totals, sum(num_edges), device, is_sorted, orders, {})
+        edges = Edges(edge_index, totals, sum(num_edges), device, is_sorted, orders, {})
         return cls._of(edges, 1)
 
     @property
@@ -328,7 +256,7 @@ class EdgePlan:
 
     @property
     def is_sorted(self) -> bool:
-        """Whether the caller's edges were grouped by destination already (`perm` is 0, 1, 2, ...)."""
+        """Whether the edges came grouped by destination already (`perm` is 0, 1, 2, ...)."""
         return self._edges.order(self._end).perm is None
 
     @property
@@ -336,7 +264,7 @@ class EdgePlan:
         """Number of edges into each destination: (M,) int64."""
         return self.derived("counts", lambda: self.indptr.diff())
 
-    def derived(self, key: Hashable, build: Callable[[], T]) -> T:
+    def derived(self, key: Hashable, build: Callable[[], Fact]) -> Fact:
         """Returns ``build()``, computed once per plan and key; for facts of the edges alone.
 
         Args:
@@ -354,7 +282,7 @@ class EdgePlan:
         found = store.get((self._end, key))
         if found is None:
             found = store[self._end, key] = build()
-        return cast(T, found)
+        return cast(Fact, found)
 
     def to(self, device: torch.device | str) -> EdgePlan:
         """Returns the plan on `device`, with what is sorted already; itself if it lies there."""
@@ -362,14 +290,9 @@ class EdgePlan:
         target = torch.empty(0, device=device).device
         if target == here.device:
             return self
-        orders = [
-            None if order is None else _Order(*(None if t is None else t.to(target) for t in order))  # type: ignore[arg-type]
-            for order in here.orders
-        ]
+        orders = [None if order is None else order.to(target) for order in here.orders]
         edge_index = None if here.edge_index is None else here.edge_index.to(target)
-        moved = _Edges(
-            edge_index, here.sizes, here.num_edges, target, [*here.is_sorted], orders, {}
-        )
+        moved = Edges(edge_index, here.sizes, here.num_edges, target, [*here.is_sorted], orders, {})
         return EdgePlan._of(moved, self._end)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -387,7 +310,9 @@ class EdgePlan:
 
 
 def _rebuild(parts: tuple[Any, ...], end: int) -> EdgePlan:
-    return EdgePlan._of(_Edges(*parts, {}), end)
+    edge_index, sizes, num_edges, device, is_sorted, orders = parts
+    edges = Edges(edge_index, sizes, num_edges, device, is_sorted, orders, {})
+    return EdgePlan._of(edges, end)
 
 
 def _size(value: int, name: str) -> int:
@@ -395,42 +320,3 @@ def _size(value: int, name: str) -> int:
     if size < 0:
         raise ValueError(f"{name} must not be negative, got {size}")
     return size
-
-
-def _validated(index: Tensor, bound: int) -> bool | None:
-    """Checks an index vector on any device; returns whether it is sorted, None if not looked at."""
-    if index.is_cpu:
-        return check_index(index, bound)
-    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= bound):
-        check_index(index.cpu(), bound)
-    return bool((index[1:] >= index[:-1]).all())
-
-
-def _starts(sizes: Sequence[int], repeats: Sequence[int], device: torch.device) -> Tensor:
-    """Returns the number of items before each graph, repeated as often as `repeats` says."""
-    count = torch.tensor(sizes, dtype=torch.int64)
-    return (count.cumsum(0) - count).repeat_interleave(torch.tensor(repeats)).to(device)
-
-
-def _join(
-    orders: Sequence[_Order],
-    sizes: Sequence[tuple[int, int]],
-    num_edges: Sequence[int],
-    end: int,
-    largest: int,
-) -> _Order:
-    """Concatenates what single graphs have sorted by `end`."""
-    device = orders[0].indptr.device
-    dtype = torch.int32 if largest < 2**31 else torch.int64
-    rows, others = [size[end] for size in sizes], [size[1 - end] for size in sizes]
-    indptr = torch.cat([o.indptr[:-1] for o in orders]) + _starts(num_edges, rows, device)
-    indptr = torch.cat([indptr, indptr.new_tensor([sum(num_edges)])])
-    col = torch.cat([o.col.long() for o in orders]) + _starts(others, num_edges, device)
-    if all(o.perm is None for o in orders):
-        return _Order(indptr, col.to(dtype), None)
-    perms = [
-        torch.arange(n, device=device) if o.perm is None else o.perm.long()
-        for o, n in zip(orders, num_edges, strict=True)
-    ]
-    perm = torch.cat(perms) + _starts(num_edges, num_edges, device)
-    return _Order(indptr, col.to(dtype), perm.to(dtype))

@@ -24,7 +24,9 @@ def scatter(src: Tensor, index: Tensor, dim_size: int, reduce: str = "sum") -> T
     wide = src.float() if src.dtype in _HALF else src
     out = wide.new_zeros((dim_size, *src.shape[1:])).index_add(0, index, wide)
     if reduce == "mean":
-        out = out / count(index, dim_size).clamp(min=1).to(out.dtype).view(-1, *[1] * (src.dim() - 1))
+        out = out / count(index, dim_size).clamp(min=1).to(out.dtype).view(
+            -1, *[1] * (src.dim() - 1)
+        )
     return out.to(src.dtype)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -83,8 +84,7 @@ def scatter(
             check_index(index, size)
         return reference.scatter(src, index, size, reduce)
     if src.requires_grad and torch.is_grad_enabled():
-        out: Tensor = _Scatter.apply(src, index, size, reduce, plan, library)
-        return out
+        return _scatter_with_grad(src, index, size, reduce, plan, library)
     return _scatter_forward(src, index, size, reduce, plan, library)
 
 
@@ -122,8 +122,7 @@ def segment(src: Tensor, indptr: Tensor, *, reduce: Literal["sum", "mean"] = "su
         _check_indptr(indptr, src.shape[0])
         return reference.segment(src, indptr, reduce)
     if src.requires_grad and torch.is_grad_enabled():
-        out: Tensor = _Segment.apply(src, indptr, reduce, library)
-        return out
+        return _segment_with_grad(src, indptr, reduce, library)
     return _segment_forward(src, indptr, reduce, library)
 
 
@@ -162,8 +161,8 @@ def _check_indptr(indptr: Tensor, num_rows: int) -> None:
     drops = int((indptr.diff() < 0).sum())
     if int(indptr[0]) != 0 or int(indptr[-1]) != num_rows or drops:
         raise ValueError(
-            f"indptr must start at 0, never decrease and end at the number of rows ({num_rows}); it "
-            f"starts at {int(indptr[0])}, decreases {drops} times and ends at {int(indptr[-1])}"
+            f"indptr must start at 0, never decrease and end at the number of rows ({num_rows}); "
+            f"it starts at {int(indptr[0])}, decreases {drops} times and ends at {int(indptr[-1])}"
         )
 
 
@@ -291,7 +290,7 @@ class _Segment(Function):
         (indptr,) = ctx.saved_tensors
         if ctx.reduce == "mean":
             grad = divide_rows(grad, indptr.diff())
-        return _Repeat.apply(grad, indptr, ctx.num_rows), None, None, None
+        return _repeat_with_grad(grad, indptr, ctx.num_rows), None, None, None
 
 
 class _Repeat(Function):
@@ -306,3 +305,8 @@ class _Repeat(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (indptr,) = ctx.saved_tensors
         return segment(grad, indptr), None, None
+
+
+_scatter_with_grad = cast("Callable[..., Tensor]", _Scatter.apply)
+_segment_with_grad = cast("Callable[..., Tensor]", _Segment.apply)
+_repeat_with_grad = cast("Callable[..., Tensor]", _Repeat.apply)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -50,8 +51,9 @@ def spmm(
         >>> spmm(plan, torch.tensor([1.0, 10.0, 100.0]))
         tensor([100.,  11.,   0.])
 
-    Results are the same bits for every number of threads. The gradient of `x` is spmm on ``plan.T``,
-    that of `weight` the dot product of the two end points' rows; both can be differentiated again.
+    Results are the same bits for every number of threads. The gradient of `x` is spmm on
+    ``plan.T``, that of `weight` the dot product of the two end points' rows; both can
+    be differentiated again.
     """
     check_reduce(reduce)
     check_sum_dtype(x, reduce, "x")
@@ -64,8 +66,7 @@ def spmm(
     if torch.is_grad_enabled() and (
         x.requires_grad or (weight is not None and weight.requires_grad)
     ):
-        out: Tensor = _Spmm.apply(x, weight, plan, reduce, library)
-        return out
+        return _spmm_with_grad(x, weight, plan, reduce, library)
     return _forward(plan, x, weight, reduce, library)
 
 
@@ -158,3 +159,6 @@ class _Spmm(Function):
 
 def _heads(weight: Tensor) -> int:
     return max(weight.shape[1], 1) if weight.dim() == 2 else 1
+
+
+_spmm_with_grad = cast("Callable[..., Tensor]", _Spmm.apply)

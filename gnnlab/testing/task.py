@@ -57,14 +57,14 @@ def check_task(
         root = Path(folder)
         whole = _fit(cls, config, data, train, root / "whole")
         weights = _weights(whole)
+        _check_evaluate(cls, whole, data)
+        _check_predict(whole, query or {}, root)
         _check_repeats(cls, config, data, train, weights)
         _check_blind_to_test(cls, config, data, train, weights)
         if whole.trainable:
             _check_log(root / "whole", epochs)
             _check_resume(cls, config, data, train, root / "halves", weights)
-        _check_evaluate(cls, whole, data)
         _check_checkpoint(cls, whole, data, root / "saved", query or {})
-        _check_predict(whole, query or {}, root)
 
 
 def _check_declaration(cls: type[Task]) -> None:

@@ -140,12 +140,8 @@ class RecommendConfig:
         neighbors = self.knn_neighbors
         _check("knn_neighbors", neighbors, neighbors is None or neighbors > 0, "1 or more, or none")
         size = self.batch_size
-        _check(
-            "batch_size",
-            size,
-            size == "auto" or (not isinstance(size, str) and size > 0),
-            'a positive whole number or "auto"',
-        )
+        good = size == "auto" if isinstance(size, str) else size > 0
+        _check("batch_size", size, good, 'a positive whole number or "auto"')
         _check("ks", self.ks, len(self.ks) > 0 and min(self.ks) > 0, "positive whole numbers")
         object.__setattr__(self, "ks", tuple(sorted(set(self.ks))))
         _check("test_ratio", self.test_ratio, 0 < self.test_ratio < 1, "in (0, 1)")

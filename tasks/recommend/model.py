@@ -100,7 +100,8 @@ class VectorModel(nn.Module):
 
     def _propagate(self, graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
         """Layers 0..L of both sides; one independent edge mask per layer and direction."""
-        users, items = [self.user_table], [self.item_table]
+        users: list[Tensor] = [self.user_table]
+        items: list[Tensor] = [self.item_table]
         for _ in range(self.config.layers):
             last_user, last_item = users[-1], items[-1]
             users.append(self.conv((last_item, last_user), graph, self._edge_mask(graph)))
@@ -141,7 +142,7 @@ class VectorModel(nn.Module):
             (user, view_users, final_users),
             (pool[self.config.cl_pool], view_items, final_items),
         ):
-            unique, counts = ids.unique(return_counts=True)
+            unique, counts = torch.unique(ids, return_counts=True)
             if self.config.cl_pool == "unique":
                 counts = torch.ones_like(counts)
             weight = counts.to(final.dtype) / counts.sum()
@@ -179,7 +180,7 @@ def low_rank_view(
     item_degree = torch.bincount(item, minlength=graph.num_src).clamp(min=1).double()
     values = (user_degree[user] * item_degree[item]).rsqrt().float()
     matrix = torch.sparse_coo_tensor(
-        torch.stack([user, item]), values, (graph.num_dst, graph.num_src)
+        torch.stack([user, item]), values, (graph.num_dst, graph.num_src), check_invariants=False
     ).coalesce()
     columns = min(rank + oversample, limit)
     left, singular, right = torch.svd_lowrank(matrix, q=columns, niter=niter)

@@ -223,9 +223,14 @@ class Recommend(Task):
     def datasets(cls) -> list[dict[str, Any]]:
         """Returns the data sets that `read` knows by name, and where they lie on this machine."""
         return [{"name": "synthetic", "users": 1000, "items": 500, "where": "generated"}] + [
-            {"name": name, "users": facts.users, "items": facts.items,
-             "where": _place(name), "source": facts.source,
-             "terms": facts.terms}
+            {
+                "name": name,
+                "users": facts.users,
+                "items": facts.items,
+                "where": _place(name),
+                "source": facts.source,
+                "terms": facts.terms,
+            }
             for name, facts in datasets.DATASETS.items()
         ]
 
@@ -274,10 +279,10 @@ class Recommend(Task):
         blocked = torch.zeros(len(items), dtype=torch.bool)
         if not include_untrained:
             blocked |= torch.bincount(self.seen_items.cpu(), minlength=len(items)) == 0
-        for name, raw in (("exclude", exclude), ("candidates", candidates)):
-            if raw is None:
+        for name, given in (("exclude", exclude), ("candidates", candidates)):
+            if given is None:
                 continue
-            raw = as_ids(raw, what="item", parse=items.kind == "int")
+            raw = as_ids(given, what="item", parse=items.kind == "int")
             index = torch.from_numpy(items.encode(raw, what="item"))
             if bool((index < 0).any()):
                 names = ", ".join(str(i) for i in raw[(index < 0).numpy()][:5])

@@ -1,0 +1,140 @@
+"""All layers: one row each in the table; then what is particular to one."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import gnnlab.layers
+from gnnlab import ops
+from gnnlab.graph import Graph
+from gnnlab.layers import LGConv
+from gnnlab.layers._message_passing import prepare
+from gnnlab.ops import EdgePlan
+from gnnlab.testing.layer import check_layer
+
+# name, constructor, options of check_layer
+TABLE = [
+    ("LGConv", LGConv, {"edge_weight": True}),
+    ("LGConv plain sum", lambda: LGConv(normalize=False), {"edge_weight": True}),
+]
+
+
+@pytest.mark.parametrize(("make", "options"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE])
+def test_layer_keeps_the_promises_of_all_layers(make, options):
+    check_layer(make, **options)
+
+
+@pytest.mark.parametrize(("make", "options"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE])
+def test_layer_compiles_without_graph_breaks(make, options):
+    layer, x = make(), torch.randn(6, 5)
+    edge_index = torch.randint(6, (2, 14))
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, edge_index), layer(x, edge_index))
+    graph = Graph(edge_index, 6)
+    torch.testing.assert_close(compiled(x, graph), layer(x, graph))
+
+
+def test_every_exported_layer_is_in_the_table():
+    assert {type(row[1]()).__name__ for row in TABLE} == set(gnnlab.layers.__all__)
+
+
+class Broken(nn.Module):
+    """A layer that breaks a promise: it numbers the nodes."""
+
+    citation = "@misc{none}"
+
+    def forward(self, x, edges, edge_weight=None):
+        return LGConv()(x, edges) + torch.arange(LGConv()(x, edges).shape[0])[:, None]
+
+
+def test_check_layer_says_which_promise_is_broken():
+    with pytest.raises(AssertionError, match=r"Broken breaks a promise.*permuting nodes"):
+        check_layer(Broken)
+
+
+def random_edges(num_edges, *sizes):
+    random = torch.Generator().manual_seed(0)
+    return torch.stack([torch.randint(n, (num_edges,), generator=random) for n in sizes])
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_lgconv_equals_pyg(symmetric, normalize):
+    pyg = pytest.importorskip("torch_geometric.nn", reason="torch_geometric is not installed")
+    edge_index = random_edges(80, 19, 19)
+    if symmetric:
+        edge_index = torch.cat([edge_index, edge_index.flip(0)], 1)
+    x = torch.randn(20, 7, dtype=torch.float64)
+    expected = pyg.LGConv(normalize=normalize)(x, edge_index)
+    torch.testing.assert_close(LGConv(normalize=normalize)(x, edge_index), expected)
+
+
+def test_lgconv_on_a_pair_equals_the_square_graph_of_both_sides():
+    users, items = 6, 9
+    edge_index = random_edges(40, users, items)
+    x_user, x_item = torch.randn(users, 4).double(), torch.randn(items, 4).double()
+    both = torch.cat([edge_index, edge_index.flip(0)], 1)
+    both = both + torch.tensor([[0] * 40 + [users] * 40, [users] * 40 + [0] * 40])
+    whole = LGConv()(torch.cat([x_user, x_item]), both)
+    graph = Graph(edge_index, (users, items))
+    torch.testing.assert_close(LGConv()((x_user, x_item), graph), whole[users:])
+    torch.testing.assert_close(LGConv()((x_item, x_user), graph.T), whole[:users])
+
+
+def test_lgconv_edge_dropout_weights_do_not_change_degrees():
+    edge_index, x = random_edges(40, 10, 10), torch.randn(10, 3).double()
+    keep = (torch.rand(40) < 0.5).double() / 0.5
+    degree = torch.zeros(10).double().index_add(0, edge_index[1], torch.ones(40).double())
+    scale = degree.rsqrt().masked_fill(degree == 0, 0)
+    src, dst = edge_index
+    messages = x[src] * (keep * scale[src] * scale[dst])[:, None]
+    expected = torch.zeros_like(x).index_add(0, dst, messages)
+    torch.testing.assert_close(LGConv()(x, edge_index, keep), expected)
+    graph = Graph(edge_index, 10, edge_weight=keep)
+    torch.testing.assert_close(LGConv()(x, graph), expected)
+
+
+def test_lgconv_counts_degrees_once_per_graph(monkeypatch):
+    graph, x = Graph(random_edges(40, 10, 10), 10), torch.randn(10, 3)
+    first = LGConv()(x, graph)
+    monkeypatch.setattr(EdgePlan, "counts", property(lambda self: pytest.fail("counted again")))
+    assert torch.equal(LGConv()(x, graph), first)
+
+
+def test_lgconv_has_no_parameters_and_can_be_copied():
+    layer = LGConv(normalize=False)
+    assert not list(layer.parameters())
+    assert repr(copy.deepcopy(layer)) == "LGConv(normalize=False)"
+    assert repr(LGConv()) == "LGConv()"
+    assert "arXiv:2002.02126" in LGConv.citation
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_errors_of_layers_name_the_value_and_what_to_do(backend):
+    layer, x = LGConv(), torch.randn(2708, 4)
+    with ops.use_backend(backend):
+        message = (
+            r"edge_index holds node 2708, but x has 2708 rows \(valid ids are 0\.\.2707\)\. Ids"
+        )
+        with pytest.raises(ValueError, match=message):
+            layer(x, torch.tensor([[0, 2708], [1, 1]]))
+        with pytest.raises(ValueError, match="holds node 7, but x_dst has 5 rows"):
+            layer((x, x[:5]), torch.tensor([[0, 9], [7, 1]]))
+    with pytest.raises(ValueError, match=r"expected edge_index of shape \(2, E\), got \(4, 2\)"):
+        layer(x, torch.zeros(4, 2, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"got x with 2708 rows, but Graph\(num_nodes=3"):
+        layer(x, Graph(torch.tensor([[0], [1]]), 3))
+    with pytest.raises(ValueError, match=r"give x as a pair"):
+        layer(x, Graph(torch.tensor([[0], [1]]), (3, 2)))
+    with pytest.raises(ValueError, match=r"edge_weight of shape \(1,\), one number per edge"):
+        layer(x, torch.tensor([[0], [1]]), torch.ones(2))
+    with pytest.raises(TypeError, match=r"edge_index .2, E., Graph or EdgePlan, got list"):
+        layer(x, [[0], [1]])
+    with pytest.raises(ValueError, match=r"floating-point numbers, got torch.int64"):
+        layer(torch.ones(3, 2, dtype=torch.int64), torch.tensor([[0], [1]]))
+    with pytest.raises(
+        ValueError, match=r"GCNConv expected x of shape \(N, 16\) because in_dim=16"
+    ):
+        prepare("GCNConv", x, torch.tensor([[0], [1]]), in_dim=16)
