@@ -70,7 +70,7 @@ class _Trained(_Base):
     @property
     def steps(self):
         done = 2 * float(self.weight.detach()) / (self.config.lr * self.config.slope)
-        return -1 if math.isnan(done) else round(done)
+        return -9 if math.isnan(done) else round(done)
 
     def batches(self, split, *, generator, shard):
         assert split.name == "train"

@@ -172,7 +172,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"empty holds no checkpoint \(no task\.json in it"):
         gnnlab.load(tmp_path / "empty")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CheckpointError, match=r"file is a file, not a checkpoint folder"):
+    with pytest.raises(CheckpointError, match=r"file holds no checkpoint \(no task\.json"):
         gnnlab.load(tmp_path / "file")
 
 
