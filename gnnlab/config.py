@@ -91,7 +91,7 @@ def describe(cls: type) -> dict[str, str]:
     """Returns field name -> the doc line written under the field in the source."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except OSError:
+    except (OSError, TypeError):  # made by exec, or in a shell
         return {}
     body = tree.body[0].body  # type: ignore[attr-defined]
     found: dict[str, str] = {}
@@ -141,12 +141,16 @@ def _coerce(value: Any, hint: Any, key: str, where: str) -> Any:
         options = typing.get_args(hint)
         if type(None) in options and (value is None or value == "none"):
             return None
+        options = tuple(o for o in options if o is not type(None))
+        if len(options) == 1 and (
+            typing.get_args(options[0]) or dataclasses.is_dataclass(options[0])
+        ):
+            return _coerce(value, options[0], key, where)  # its own sentence says more
         for option in options:
-            if option is not type(None):
-                try:
-                    return _coerce(value, option, key, where)
-                except ConfigError:
-                    continue
+            try:
+                return _coerce(value, option, key, where)
+            except ConfigError:
+                continue
     elif origin is typing.Literal:
         allowed = typing.get_args(hint)
         if value in allowed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -27,7 +28,7 @@ def examine() -> dict[str, Any]:
         "processor": f"{about['processor']}, {about['cores']} cores, {about['threads']} threads",
         "device": about["device"],
         "backend": ops.backend(),
-        "kernels": status,
+        "kernels": dataclasses.asdict(status),
         "tasks": {n: broken.get(n, "ok") for n in list_tasks()},
         "self_test": _self_test(),
     }

@@ -25,7 +25,7 @@ def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str
         model  ndcg@20
         ease    0.5000
     """
-    cells = [list(columns), *([_cell(row.get(c)) for c in columns] for row in rows)]
+    cells = [list(columns), *([_cell(row.get(c), c) for c in columns] for row in rows)]
     right = [any(isinstance(row.get(c), (int, float)) for row in rows) for c in columns]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     lines = [
@@ -40,7 +40,7 @@ def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str
 def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Returns the same table in Markdown."""
     lines = [f"| {' | '.join(columns)} |", f"|{'|'.join('---' for _ in columns)}|"]
-    lines += [f"| {' | '.join(_cell(row.get(c)) for c in columns)} |" for row in rows]
+    lines += [f"| {' | '.join(_cell(row.get(c), c) for c in columns)} |" for row in rows]
     return "\n".join(lines)
 
 
@@ -74,19 +74,21 @@ def html_report(
     }
     head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
     body = "".join(
-        "<tr>" + "".join(_td(row.get(c), best.get(c)) for c in columns) + "</tr>" for row in rows
+        "<tr>" + "".join(_td(row.get(c), c, best.get(c)) for c in columns) + "</tr>" for row in rows
     )
     parts = [f"<h1>{html.escape(title)}</h1>"]
     parts += [f'<p class="note">{html.escape(note)}</p>' for note in notes]
     parts.append(
         f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     )
-    drawn = {name: [c for c in curves if len(c[1]) > 0] for name, curves in charts.items()}
+    drawn = {
+        name: line_chart([c for c in curves if len(c[1]) > 0]) for name, curves in charts.items()
+    }
     parts.append('<div class="charts">')
     parts += [
-        f"<figure><figcaption>{html.escape(n)}</figcaption>{line_chart(c)}</figure>"
-        for n, c in drawn.items()
-        if c
+        f"<figure><figcaption>{html.escape(n)}</figcaption>{svg}</figure>"
+        for n, svg in drawn.items()
+        if svg
     ]
     parts.append("</div><h2>Data and run</h2><table>")
     parts += [
@@ -164,15 +166,16 @@ def _ticks(low: float, high: float) -> list[float]:
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, column: str) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    digits = 1 if column == "seconds" else 4
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
-def _td(value: Any, best: float | None) -> str:
+def _td(value: Any, column: str, best: float | None) -> str:
     kind = ' class="number"' if isinstance(value, (int, float)) else ""
-    text = html.escape(_cell(value))
+    text = html.escape(_cell(value, column))
     return f"<td{kind}>{f'<b>{text}</b>' if best is not None and value == best else text}</td>"
 
 

@@ -72,7 +72,12 @@ def toys(toys_site, monkeypatch):
     """The toys, importable and registered in this process; `env` does it for a subprocess."""
     monkeypatch.syspath_prepend(str(toys_site))
     path = os.pathsep.join([str(ROOT), str(toys_site)])
-    return Toys(toys_site, {**os.environ, "PYTHONPATH": path})
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # tiny tensors: more threads only wait for one another
+    yield Toys(toys_site, {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
+    torch.set_num_threads(threads)
 
 
 @dataclass
@@ -106,6 +111,7 @@ def cli(capsys, tmp_path, monkeypatch):
 def scripted(monkeypatch):
     """The tasks of tests/scripted.py, registered for this test only."""
     import scripted
+
     from gnnlab import registry
 
     monkeypatch.setattr(registry, "_registered", {})

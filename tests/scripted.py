@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from gnnlab import Data, Prediction, Split, Task
 from torch import nn
+
+from gnnlab import Data, Prediction, Split, Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+
 from gnnlab import Data, Split
 from gnnlab.testing import check_task
 

@@ -6,9 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
-import gnnlab
 import pytest
 import torch
+
+import gnnlab
 from gnnlab import checkpoint, experiment, fit
 from gnnlab.errors import CheckpointError
 
@@ -86,7 +87,7 @@ def test_model_of_another_task_is_named(run, toys, tmp_path):
 
 def test_model_of_an_unknown_task_is_named(run, tmp_path, monkeypatch):
     change(tmp_path / "run" / "checkpoints" / "best", task="toyrnk")
-    with pytest.raises(gnnlab.ConfigError, match='unknown task "toyrnk". Did you mean "toyrank"'):
+    with pytest.raises(gnnlab.ConfigError, match=r'unknown task "toyrnk"\. Did you mean "toyrank"'):
         gnnlab.load(tmp_path / "run")
 
 
@@ -166,7 +167,7 @@ def test_resuming_with_another_model_is_refused(run, toys, tmp_path):
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="no such folder: .*nowhere"):
+    with pytest.raises(CheckpointError, match=r"no such folder: .*nowhere"):
         gnnlab.load(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"empty holds no checkpoint \(no task\.json in it"):

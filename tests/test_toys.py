@@ -9,10 +9,11 @@ import sys
 from itertools import permutations
 from pathlib import Path
 
-import gnnlab
 import numpy as np
 import pytest
 import torch
+
+import gnnlab
 from gnnlab import experiment
 from gnnlab.testing import check_task
 

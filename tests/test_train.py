@@ -13,6 +13,7 @@ import time
 
 import pytest
 import torch
+
 from gnnlab import TrainConfig, checkpoint, experiment, fit
 from gnnlab.errors import ConfigError, TrainingError
 from gnnlab.task import Shard
@@ -105,9 +106,10 @@ def test_log_line_lost_by_a_crash_before_the_checkpoint_is_written_again(scripte
             raise MemoryError("killed")
         return save(task, path, trainer)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "save", dies)
-        train(scripted.Scripted, tmp_path / "cut", **options)
+        with pytest.raises(MemoryError):
+            train(scripted.Scripted, tmp_path / "cut", **options)
     with (tmp_path / "cut" / "log.jsonl").open("a") as file:
         file.write('{"epoch": 4, "st')  # and a line that the crash cut short
     train(scripted.Scripted, tmp_path / "cut", resume=True, **options)
@@ -157,9 +159,10 @@ def test_crash_while_replacing_leaves_the_old_or_the_new_checkpoint(scripted, tm
 
     with torch.no_grad():
         run.best.weight.fill_(8.0)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "replace", dies)
-        checkpoint.save(run.best, last)
+        with pytest.raises(MemoryError):
+            checkpoint.save(run.best, last)
     expected = {1: 1.0, 2: 8.0}[call]  # before the first rename the old one stands
     assert checkpoint.load(tmp_path / "run", which="last").weight.item() == expected
 
@@ -191,7 +194,7 @@ def test_partial_new_folder_is_not_taken(scripted, tmp_path):
     assert checkpoint.load(last).weight.item() == 1.0
     first = tmp_path / "first"
     partial.rename(tmp_path / ".first.new")  # cut during the very first save: nothing to load
-    with pytest.raises(checkpoint.CheckpointError, match="no such folder: .*first"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"no such folder: .*first"):
         checkpoint.load(first)
     checkpoint.save(run.best, first)
     assert [p.name for p in tmp_path.iterdir() if "first" in p.name] == ["first"]
@@ -201,9 +204,10 @@ def test_saving_between_the_two_renames_loses_nothing(scripted, tmp_path):
     run = train(scripted.Scripted, tmp_path / "run", epochs=1, eval_every=1)
     folder = tmp_path / "run" / "checkpoints"
     (folder / "last").rename(folder / ".last.old")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "_write_json", lambda *_: (_ for _ in ()).throw(MemoryError()))
-        checkpoint.save(run.best, folder / "last")
+        with pytest.raises(MemoryError):
+            checkpoint.save(run.best, folder / "last")
     assert checkpoint.load(folder / "last").weight.item() == 1.0
 
 
@@ -258,7 +262,7 @@ def test_without_a_validation_split_the_last_epoch_is_kept(scripted, tmp_path):
 
 
 def test_unknown_metric_is_named_with_the_nearest(scripted):
-    with pytest.raises(ConfigError, match='unknown metric "scroe". Did you mean "score"?'):
+    with pytest.raises(ConfigError, match=r'unknown metric "scroe"\. Did you mean "score"\?'):
         train(scripted.Scripted, epochs=1, valid_metric="scroe")
 
 
@@ -414,7 +418,8 @@ def test_events_go_to_tensorboard_when_it_is_installed(scripted, tmp_path):
 
 
 def test_stream_is_not_spread_over_processes(toys):
-    with pytest.raises(TrainingError, match='"toysigned" cannot train on 2 processes.*--devices 1'):
+    sentence = r'"toysigned" cannot train on 2 processes.*--devices 1'
+    with pytest.raises(TrainingError, match=sentence):
         train(toys.ToySigned, epochs=1, devices=2)
 
 

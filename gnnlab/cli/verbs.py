@@ -111,7 +111,7 @@ def doctor(*, require: Literal["cpu", "cuda"] | None = None, json: Json = False)
     if require is not None and found["backend"] != require:
         say(
             f"doctor: kernels for {require} are required, but the backend is "
-            f"{found['backend']} ({found['kernels']})."
+            f"{found['backend']} ({short(found['kernels'])})."
         )
         return 1
     return 0

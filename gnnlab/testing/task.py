@@ -167,9 +167,10 @@ def _check_evaluate(cls: type[Task], task: Task, data: Data) -> None:
     if split is None:
         return
     before = _weights(task)
-    first, second = task.evaluate(split), task.evaluate(split)
-    _hold(_equal(first, second), f"evaluate twice gave {first} and then {second}.")
+    first = task.evaluate(split)
     _same(before, _weights(task), "evaluate changed the state of the task")
+    second = task.evaluate(split)
+    _hold(_equal(first, second), f"evaluate twice gave {first} and then {second}.")
     _hold(
         all(isinstance(v, (int, float)) for v in first.values()),
         "evaluate returned something else than plain numbers.",

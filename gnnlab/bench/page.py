@@ -1,0 +1,7 @@
+"""x"""
+
+__all__ = ["write_page"]
+
+
+def write_page(a, b):
+    """x"""
