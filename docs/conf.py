@@ -50,6 +50,7 @@ python_use_unqualified_type_names = True
 # Types of other projects: there is no inventory to look them up in without a network.
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|np|numpy|nn|collections|pathlib|typing|sphinx|os)\..*"),
+    (r"py:.*", r"(list\[)?dict\[str"),
     (r"py:.*", r"gnnlab\.(config\.T|ops\.plan\.Fact)"),
     (
         r"py:.*",

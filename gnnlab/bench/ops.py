@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gnnlab import ops
 from gnnlab.bench.graphs import BenchGraph, bipartite, mesh, small_graphs
+from gnnlab.experiment import environment
 
 __all__ = ["run", "table"]
 
@@ -37,7 +38,8 @@ def run(quick: bool = False) -> dict[str, Any]:
         quick: fewer repeats and smaller graphs: seconds rather than minutes.
 
     Returns:
-        A dict that can be written as JSON: "machine" (processor, versions, bandwidth), "skipped"
+        A dict that can be written as JSON: "kind", "command", "environment", "machine" (instruction
+        set, versions of peers, bandwidth), "skipped"
         (peers that are not installed) and "rows" (one per operator, graph and width).
 
     Raises:
@@ -63,6 +65,9 @@ def run(quick: bool = False) -> dict[str, Any]:
     finally:
         torch.set_num_threads(threads)
     return {
+        "kind": "ops",
+        "command": f"gnnlab bench ops{' --quick' * quick} --out docs/results/ops.json",
+        "environment": environment(),
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "isa": ops.status().isa,

@@ -1,7 +1,257 @@
-"""x"""
+"""Writes `docs/benchmarks.md`, and the table in the README, from the committed result files.
 
-__all__ = ["write_page"]
+The pages hold no figure that is not in a file of `docs/results`, and the same files give the same
+bytes: a test writes them again and compares.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gnnlab.errors import DataError
+from gnnlab.report import markdown_table
+
+__all__ = ["read_results", "readme_table", "write_page"]
+
+Result = Mapping[str, Any]
+
+_INTRO = """# Benchmarks
+
+*Written by `gnnlab bench docs` from the files in `docs/results`; do not edit this page.*
+
+Recommendation is scored by full ranking: every user with test items, all items but those of the
+user's training part, ties by ascending item number, plain mean over users. Options and epochs are
+chosen on a validation part of the training data; the test part is read once, at the end.
+{device}
+"""
+_EXACT = """Models with a closed form, trained on the whole training part, against the numbers that
+an independent implementation of the same definitions gave:"""
+_COMPARED = """Trained models and the simple ones beside them, all on the same {train} training
+pairs ({val} pairs are held out for validation). A star marks a model without training; ± is the standard
+deviation over {seeds}; seconds are wall time of training and scoring, all seeds together."""
+_NEXT = """## Where to go next
+
+[Choose a model](guides/choose-a-model.md) draws the consequences.
+[Contributing](contributing.md#add-an-experiment) says how to add an experiment.
+"""
+_OPEN, _CLOSE = "<!-- results -->", "<!-- /results -->"
+_METRICS = ("recall@10", "recall@20", "recall@40", "ndcg@10", "ndcg@20", "ndcg@40")
+_MONITOR = "ndcg@20"
 
 
-def write_page(a, b):
-    """x"""
+def write_page(results: str | Path, out: str | Path) -> Path:
+    """Writes the benchmark page, and the results table of the README that lies above its folder.
+
+    Args:
+        results: folder of JSON files written by `gnnlab bench`.
+        out: the page; `README.md` is looked for in the folder above that of the page, and is left
+            alone when it is not there or has no place for the table.
+
+    Returns:
+        `out`.
+
+    Raises:
+        DataError: for a file that no benchmark of gnnlab wrote.
+    """
+    found = read_results(results)
+    page = Path(out)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(_page(found), encoding="utf-8")
+    readme = page.resolve().parent.parent / "README.md"
+    if readme.is_file():
+        text = readme.read_text(encoding="utf-8")
+        before, opened, rest = text.partition(_OPEN)
+        _, closed, after = rest.partition(_CLOSE)
+        if opened and closed:
+            table = readme_table(found)
+            inside = f"\n{table}\n" if table else "\n"
+            readme.write_text(f"{before}{_OPEN}{inside}{_CLOSE}{after}", encoding="utf-8")
+    return page
+
+
+def read_results(folder: str | Path) -> list[Result]:
+    """Reads all result files of a folder, recommendation first, then in order of their names.
+
+    Raises:
+        DataError: for a file that no benchmark of gnnlab wrote.
+    """
+    found: list[tuple[int, str, Result]] = []
+    for path in sorted(Path(folder).glob("*.json")):
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path} is not JSON: {error}.") from None
+        kind = value.get("kind") if isinstance(value, dict) else None
+        if kind not in _SECTIONS:
+            raise DataError(f'{path} is of kind "{kind}". Known: {", ".join(_SECTIONS)}.')
+        found.append((list(_SECTIONS).index(kind), path.name, value))
+    return [value for *_, value in sorted(found, key=lambda f: f[:2])]
+
+
+def readme_table(results: Sequence[Result]) -> str:
+    """Returns one line per data set: Recall@20 / NDCG@20 of each model, best NDCG@20 in bold."""
+    compared = [r for r in results if r["kind"] == "recommend" and "comparison" in r]
+    if not compared:
+        return ""
+    models = list(dict.fromkeys(row["model"] for r in compared for row in _rows(r)))
+    lines = []
+    for result in compared:
+        rows = {row["model"]: row for row in _rows(result)}
+        best = max(row["test"][_MONITOR] for row in rows.values())
+        line: dict[str, Any] = {"data set": result["name"]}
+        for model in models:
+            if model not in rows:
+                line[model] = None
+                continue
+            test = rows[model]["test"]
+            cell = f"{test['recall@20']:.4f} / {test[_MONITOR]:.4f}"
+            line[model] = f"**{cell}**" if test[_MONITOR] == best else cell
+        lines.append(line)
+    caption = "Recall@20 / NDCG@20, best NDCG@20 in bold; trained models are means over seeds."
+    return f"{caption}\n\n{markdown_table(lines, ['data set', *models])}\n"
+
+
+def _page(results: Sequence[Result]) -> str:
+    devices = {r["environment"]["device"] for r in results} - {"cpu"}
+    device = "Not measured on a GPU: every figure below is from a processor."
+    if devices:
+        device = f"Devices: {', '.join(sorted(devices))}; sections say which."
+    parts = [_INTRO.format(device=device)]
+    if not results:
+        parts.append("There are no results yet.\n")
+    parts += [_SECTIONS[result["kind"]](result) for result in results]
+    return "\n".join([*parts, _NEXT])
+
+
+# ---- recommendation --------------------------------------------------------------------------
+
+
+def _recommend(result: Result) -> str:
+    parts = [f"## {result['name']}", _sentence(result["about"]), _made_by(result)]
+    if result["exact"]:
+        parts += [_EXACT, _exact_table(result["exact"])]
+        worst = max(float(row["largest deviation"]) for row in result["exact"])
+        parts.append(f"Largest deviation over all rows and metrics: {worst:.1e}.")
+    if "comparison" in result:
+        comparison = result["comparison"]
+        facts, seeds = comparison["facts"], max(len(row["seeds"]) for row in comparison["rows"])
+        parts.append(
+            _COMPARED.format(
+                train=facts["train pairs"],
+                val=facts["val pairs"],
+                seeds="one seed, so there is none" if seeds == 1 else f"{seeds} seeds",
+            )
+        )
+        parts.append(_compared_table(result))
+        parts += [f"**{warning}**" for warning in comparison["warnings"]]
+        parts.append(_tried(result))
+        parts.append(f"Data: {facts['source']}; split: {facts['split']}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _exact_table(rows: Sequence[Result]) -> str:
+    columns = ["model"]
+    for metric in ("recall@20", _MONITOR):
+        columns += [metric, f"expected {metric}"]
+    return markdown_table(rows, [*columns, "largest deviation", "seconds"])
+
+
+def _compared_table(result: Result) -> str:
+    lines = []
+    for row in sorted(_rows(result), key=lambda r: -r["test"][_MONITOR]):
+        line: dict[str, Any] = {"model": row["model"] + (" *" if row["baseline"] else "")}
+        for metric in _METRICS:
+            if metric in row["test"]:
+                spread = row["spread"].get(metric)
+                text = f"{row['test'][metric]:.4f}"
+                line[metric] = text if spread is None else f"{text} ± {spread:.4f}"
+        epochs = [seed["best_epoch"] for seed in row["seeds"]]
+        line["best epoch"] = None if row["baseline"] else ", ".join(map(str, epochs))
+        line["seconds"] = f"{sum(seed['seconds'] for seed in row['seeds']):.1f}"
+        lines.append(line)
+    shown = [m for m in _METRICS if any(m in line for line in lines)]
+    return markdown_table(lines, ["model", *shown, "best epoch", "seconds"]).replace("*", r"\*")
+
+
+def _tried(result: Result) -> str:
+    """The candidates of each model with their validation scores."""
+    rows = [
+        {
+            "model": entry["model"],
+            "options": ", ".join(f"{k} {v}" for k, v in entry["options"].items()) or "defaults",
+            f"validation {_MONITOR}": entry.get("validation", "only candidate"),
+            "best epoch": entry.get("best_epoch"),
+        }
+        for entry in result["tried"]
+    ]
+    columns = ["model", "options", f"validation {_MONITOR}", "best epoch"]
+    return f"Options tried, the best on validation taken:\n\n{markdown_table(rows, columns)}"
+
+
+def _rows(result: Result) -> list[Result]:
+    rows: list[Result] = result["comparison"]["rows"]
+    return rows
+
+
+# ---- operators -------------------------------------------------------------------------------
+
+
+def _ops(result: Result) -> str:
+    machine = result["machine"]
+    parts = [
+        "## Operators",
+        "CPU time of one thread, median of the repeats, peers taking turns; results were compared "
+        "before anything was timed. Rates count every byte that an operator must move; "
+        f"copying memory reached {machine['copy_gb_s']} GB/s. The ratio is the time of the best "
+        f"peer over ours. Instruction set {machine['isa']}, backend {machine['backend']}.",
+        _made_by(result),
+    ]
+    for graph in dict.fromkeys(row["graph"] for row in result["rows"]):
+        rows = [
+            {
+                "operator": row["op"],
+                "F": row["width"] or None,
+                "ms": f"{row['ms']:.3f}",
+                "GB/s": f"{row['gb_s']:.1f}",
+                "of copy": f"{row['of_copy']:.2f}",
+                "best peer": row["best_peer"],
+                "its ms": f"{row['peers'][row['best_peer']]:.3f}" if row["best_peer"] else None,
+                "ratio": f"{row['ratio']:.2f}" if row["ratio"] else None,
+            }
+            for row in result["rows"]
+            if row["graph"] == graph
+        ]
+        parts += [f"### {_sentence(graph)[:-1]}", markdown_table(rows, list(rows[0]))]
+    parts += [f"Not compared: {name} ({why})." for name, why in result["skipped"].items()]
+    return "\n\n".join(parts) + "\n"
+
+
+# ---- both ------------------------------------------------------------------------------------
+
+
+def _made_by(result: Result) -> str:
+    """Command, date, machine and versions."""
+    env = result["environment"]
+    versions = ", ".join(f"{name} {v}" for name, v in env["versions"].items())
+    lines = [
+        f"- command: `{result['command']}`" + _took(result),
+        f"- date {env['date']}, commit {env['git_commit'] or 'unknown'}",
+        f"- {env['processor']}, {env['cores']} cores, threads: {env['threads']}, "
+        f"device {env['device']}, kernels {env['kernels']}",
+        f"- Python {env['python']}, {versions}",
+    ]
+    return "\n".join(lines)
+
+
+def _took(result: Result) -> str:
+    return f" ({result['seconds']:.0f} s)" if "seconds" in result else ""
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+_SECTIONS = {"recommend": _recommend, "ops": _ops}
