@@ -102,7 +102,7 @@ def _csv(prediction: Prediction, path: Path) -> None:
 
     prediction._need_table("CSV")
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(prediction.columns)
         writer.writerows(zip(*(c.tolist() for c in prediction.columns.values()), strict=True))
 

@@ -191,6 +191,14 @@ class Task(nn.Module, ABC):
         """Returns the optimiser; the default is Adam at `config.lr`."""
         return torch.optim.Adam(self.parameters(), lr=getattr(self.config, "lr", 1e-3))
 
+    def lr_factor(self, step: int) -> float:
+        """Returns what the learning rate is multiplied by at the 0-based optimiser step `step`.
+
+        A pure function instead of a scheduler object: there is no state that a checkpoint could
+        lose. The default keeps the rate.
+        """
+        return 1.0
+
     def query(self, source: Path) -> dict[str, Any]:
         """Reads the file given to `gnnlab predict --input` into keywords of `predict`."""
         raise ConfigError(f'task "{self.name}" predicts without --input.')

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gnnlab import checkpoint, config as options
 from gnnlab.checkpoint import TrainerState
+from gnnlab.devices import open_fabric, peak_memory_mb
 from gnnlab.errors import CheckpointError, ConfigError, TrainingError, did_you_mean
 from gnnlab.log import Progress, RunLog
 from gnnlab.task import Data, Shard, Task
@@ -149,12 +150,13 @@ class _Loop:
         self.generator = torch.Generator().manual_seed(config.seed)
 
     def run(self, resume: bool) -> Run:
-        self.fabric = fabric = _fabric(self.config)
+        wanted = self.config
+        self.fabric = open_fabric(wanted.device, wanted.devices, wanted.precision)
         previous = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(self.config.deterministic or previous)
         torch.manual_seed(self.config.seed)
         try:
-            self.task.to(fabric.device)
+            self.task.to(self.fabric.device)
             self.task.prepare(self.data.train)
             if self.task.trainable:
                 self._train(resume)
@@ -237,6 +239,9 @@ class _Loop:
                 )
                 if norm is not None and not math.isfinite(float(norm)):
                     raise self._diverged(values, epoch, steps, rate, float(norm))
+            for group in self.optimizer.param_groups:
+                start = group.setdefault("initial_lr", group["lr"])
+                group["lr"] = start * self.task.lr_factor(self.at.step + steps - 1)
             optimizer.step()
             for key, value in values.items():
                 totals[key] = totals.get(key, 0.0) + value
@@ -254,7 +259,7 @@ class _Loop:
             "train": {k: v / steps for k, v in totals.items()},
             "lr": rate,
             "seconds": {"train": time.perf_counter() - began},
-            "memory_mb": _peak_memory_mb(self.fabric.device),
+            "memory_mb": peak_memory_mb(self.fabric.device),
         }
 
     def _evaluate(self, record: dict[str, Any]) -> bool:
@@ -347,30 +352,6 @@ class _Loop:
             torch.cuda.set_rng_state(state.tensors["rng.cuda"], self.fabric.device)
 
 
-def _fabric(config: TrainConfig) -> Any:
-    from lightning_fabric import Fabric
-
-    accelerator, _, index = config.device.partition(":")
-    known = ("auto", "cpu", "cuda", "gpu", "mps")
-    if accelerator not in known:
-        raise ConfigError(f'unknown device "{config.device}".{did_you_mean(accelerator, known)}')
-    if index and not (index.isdigit() and accelerator in ("cuda", "gpu")):
-        raise ConfigError(f'device is "{config.device}"; only cuda takes a number, as in cuda:1.')
-    absent = {"cuda": torch.cuda, "gpu": torch.cuda, "mps": torch.mps}.get(accelerator)
-    if absent is not None and not absent.is_available():
-        raise ConfigError(f'device is "{config.device}", but torch sees no GPU. Use --device cpu.')
-    if config.precision == "tf32":
-        torch.set_float32_matmul_precision("high")
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=[int(index)] if index else config.devices,
-        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-    )
-    if config.devices > 1:
-        fabric.launch()
-    return fabric
-
-
 def _copy(task: Task) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in task.state_dict().items()}
 
@@ -380,13 +361,3 @@ def _grad_norm(task: Task) -> float:
     if not grads:
         return math.nan
     return float(torch.stack([g.norm() for g in grads]).norm())
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return math.nan
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -365,6 +365,18 @@ def test_losses_are_averaged_over_the_steps(scripted):
     assert [(r["step"], r["steps"], r["lr"]) for r in run.history] == [(2, 2, 1.0), (4, 2, 1.0)]
 
 
+def test_learning_rate_follows_the_factor_also_after_resuming(scripted, tmp_path):
+    class Halving(scripted.Scripted):
+        def lr_factor(self, step):
+            return 0.5**step
+
+    whole = train(Halving, source="noval", epochs=2)
+    train(Halving, tmp_path, source="noval", epochs=1)
+    resumed = train(Halving, tmp_path, source="noval", epochs=2, resume=True)
+    for run in (whole, resumed):
+        assert run.best.weight.item() == 0.5 * (1 + 0.5 + 0.25 + 0.125)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

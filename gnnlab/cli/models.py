@@ -116,7 +116,7 @@ def _finish(cls: Any, run: Any, metrics: Mapping[str, Any], *, as_json: bool, qu
     if not first_process():
         return 0
     if as_json:
-        print(json.dumps({"out": str(run.folder), **metrics}))
+        print_json({"out": str(run.folder), **metrics})
         return 0
     if run.epoch == 0:
         print(f"computed in {metrics['seconds']:.1f} s; this model needs no training")

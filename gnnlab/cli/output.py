@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -15,8 +17,16 @@ Quiet = Annotated[bool, Parameter(negative="", help="No progress on stderr.")]
 
 
 def print_json(value: Any) -> None:
-    """Prints one JSON document on stdout."""
-    print(json.dumps(value))
+    """Prints one JSON document on stdout; numbers that JSON has no word for become null."""
+    print(json.dumps(_finite(value)))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def short(value: Any) -> str:
