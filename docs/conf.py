@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from importlib import metadata
 
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 # The tutorials train on small arrays, where a second thread costs more than it gives.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Their shell cells find the command of this environment, also when it is not activated.
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
 
 project = "gnnlab"
 author = "The gnnlab authors"
