@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gnnlab import config as options
-from gnnlab.errors import ConfigError
+from gnnlab.errors import BudgetError, ConfigError
 from gnnlab.experiment import environment, start, write_json
 from gnnlab.registry import load_task
 from gnnlab.report import Curve, html_report, text_table
@@ -29,6 +29,8 @@ class Comparison:
     """Facts of the data."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """Per model: name, baseline, options, one record per seed, and the test metrics' means."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Baseline that needs more memory than allowed -> why."""
     environment: dict[str, Any] = field(default_factory=dict)
     """Versions and machine."""
 
@@ -58,10 +60,10 @@ class Comparison:
         return text_table(self.lines(), self.columns) + "\n* a model without training"
 
     def warnings(self) -> list[str]:
-        """Returns a sentence for each trained model that a baseline beats."""
+        """Returns a sentence for each baseline left out and each trained model that one beats."""
         metric, sign = self.task.monitor, 1 if self.task.mode == "max" else -1
         simple = [r for r in self.rows if r["baseline"]]
-        found = []
+        found = [f"{name} is left out: {why}" for name, why in self.skipped.items()]
         for row in self.rows:
             ahead = [s for s in simple if sign * s["test"][metric] > sign * row["test"][metric]]
             if not row["baseline"] and ahead:
@@ -168,8 +170,15 @@ def compare(
     for name, given in wanted.items():
         first = configs[name][1].seed
         repeats = 1 if name in cls.baselines else seeds
-        row = _row(cls, source, data, name, given, range(first, first + repeats), out, progress)
-        result.rows.append(row)
+        seeds_of_row = range(first, first + repeats)
+        try:
+            row = _row(cls, source, data, name, given, seeds_of_row, out, progress)
+        except BudgetError as error:
+            if name not in cls.baselines:
+                raise
+            result.skipped[name] = str(error)
+        else:
+            result.rows.append(row)
     return result
 
 

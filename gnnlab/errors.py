@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "BudgetError",
     "CheckpointError",
     "ConfigError",
     "DataError",
@@ -26,6 +27,10 @@ class DataError(GnnlabError, ValueError):
 
 class ConfigError(GnnlabError, ValueError):
     """An option is unknown or has a value it cannot have."""
+
+
+class BudgetError(ConfigError):
+    """A model needs more memory than the options allow; the text says how much."""
 
 
 class CheckpointError(GnnlabError, ValueError):

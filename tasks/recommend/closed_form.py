@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnlab import ops
-from gnnlab.errors import ConfigError
+from gnnlab.errors import BudgetError
 from gnnlab.graph import Graph
 from gnnlab.tasks.recommend.config import RecommendConfig
 from gnnlab.tasks.recommend.ranking import top_k
@@ -87,7 +87,7 @@ class ItemItemModel(nn.Module):
     def _ease(self, graph: Graph) -> Tensor:
         need = 20 * graph.num_src**2
         if not self._fits(need):
-            raise ConfigError(
+            raise BudgetError(
                 f"ease needs {need / 1e9:.1f} GB for its {graph.num_src} x {graph.num_src} tables, "
                 f"over memory_budget={self.config.memory_budget}. Allow it with "
                 f"--memory-budget {-(-need // 10**9)}GB, or use itemknn."

@@ -428,3 +428,12 @@ def test_closed_form_models_reach_the_published_table(data):
             # tie rule it lies up to 3.0e-4 from the table (see docs/benchmarks.md).
             tolerance = 3.1e-4 if (data, row) == ("lastfm", "itemknn, 50 neighbours") else 2e-4
             assert found[metric] == pytest.approx(found[f"expected {metric}"], abs=tolerance), row
+
+
+def test_a_baseline_over_the_budget_is_left_out_of_a_comparison_with_its_reason():
+    from gnnlab import compare
+
+    table = planted(num_users=60, num_items=30, communities=3, mean_items=8)
+    found = compare("recommend", table, ["itemknn"], {"memory_budget": "10KB"}, progress=False)
+    assert [row["model"] for row in found.rows] == ["popularity", "itemknn"]
+    assert "ease is left out: ease needs" in found.warnings()[0]
