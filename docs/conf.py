@@ -78,9 +78,10 @@ def _as_rest(app, what, name, obj, options, lines: list[str]) -> None:
         return f"{indent}.. math::\n\n{indent}   {body}\n"
 
     text = _DISPLAY.sub(block, "\n".join(lines))
+    text = re.sub(r"\$([^$\n]+)\$", r":math:`\1`", text)
     result = []
     for line in text.split("\n"):
-        if line.lstrip().startswith((">>>", "...", "..")) or "\\" in line:
+        if line.lstrip().startswith((">>>", "..")) or "\\" in line:
             result.append(line)
             continue
         parts = _CODE.split(line)

@@ -24,14 +24,15 @@ _INTRO = """# Benchmarks
 
 Recommendation is scored by full ranking: every user with test items, all items but those of the
 user's training part, ties by ascending item number, plain mean over users. Options and epochs are
-chosen on a validation part of the training data; the test part is read once, at the end.
+chosen on a validation part of the training data; no choice looks at the test part.
 {device}
 """
 _EXACT = """Models with a closed form, trained on the whole training part, against the numbers that
 an independent implementation of the same definitions gave:"""
 _COMPARED = """Trained models and the simple ones beside them, all on the same {train} training
-pairs ({val} pairs are held out for validation). A star marks a model without training; ± is the standard
-deviation over {seeds}; seconds are wall time of training and scoring, all seeds together."""
+pairs ({val} pairs are held out for validation). A star marks a model without training; ± is the
+standard deviation over {seeds}; seconds are wall time of training and scoring, all seeds
+together."""
 _NEXT = """## Where to go next
 
 [Choose a model](guides/choose-a-model.md) draws the consequences.
@@ -229,7 +230,26 @@ def _ops(result: Result) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-# ---- both ------------------------------------------------------------------------------------
+# ---- start-up --------------------------------------------------------------------------------
+
+
+def _startup(result: Result) -> str:
+    rows = [
+        {
+            "what": row["what"],
+            "seconds": f"{row['measured']:.2f}",
+            "wanted below": f"{row['target']:.2f}",
+        }
+        for row in result["rows"]
+    ]
+    about = f"{_sentence(result['about'])} Rounds: {result['repeats']}."
+    return (
+        "\n\n".join(["## Start-up", about, _made_by(result), markdown_table(rows, list(rows[0]))])
+        + "\n"
+    )
+
+
+# ---- all -------------------------------------------------------------------------------------
 
 
 def _made_by(result: Result) -> str:
@@ -254,4 +274,4 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-_SECTIONS = {"recommend": _recommend, "ops": _ops}
+_SECTIONS = {"recommend": _recommend, "ops": _ops, "startup": _startup}

@@ -38,6 +38,19 @@ def bench_app() -> App:
         return _bench_done(bench.run(quick), bench.table, out, json)
 
     @app.command
+    def startup(*, out: Path | None = None, json: Json = False) -> int:
+        """Time imports and --help in fresh processes.
+
+        Parameters
+        ----------
+        out
+            JSON file to write.
+        """
+        from gnnlab.bench import startup as bench
+
+        return _bench_done(bench.run(), bench.table, out, json)
+
+    @app.command
     def recommend(
         name: str, /, *, out: Path | None = None, json: Json = False, quiet: Quiet = False
     ) -> int:
