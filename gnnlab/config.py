@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import sys
@@ -26,7 +27,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["build", "describe", "hints", "merge", "plain", "read_toml", "write_toml"]
+__all__ = ["build", "describe", "hints", "implying", "merge", "plain", "read_toml", "write_toml"]
 
 T = TypeVar("T")
 
@@ -77,6 +78,31 @@ def merge(classes: Iterable[type], explicit: Mapping[str, Any], *, where: str = 
     return [
         build(c, {k: v for k, v in values.items() if owner[k] is c}, where=where) for c in classes
     ]
+
+
+def implying(cls: type[T]) -> type[T]:
+    """Class decorator: a dataclass whose weaker defaults depend on what is given.
+
+    The class has a classmethod `implied(values)`, for example what the choice of a preset stands
+    for; those of its own fields that the caller does not give take the implied values.
+
+    Example:
+        >>> from gnnlab.tasks import Recommend
+        >>> Recommend.Config(model="lightgcn").layers
+        3
+        >>> Recommend.Config(model="lightgcn", layers=1).layers
+        1
+    """
+    plain_init = cls.__init__
+    own = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+    @functools.wraps(plain_init)
+    def init(self: Any, **given: Any) -> None:
+        implied = {k: v for k, v in cls.implied(given).items() if k in own}  # type: ignore[attr-defined]
+        plain_init(self, **{**implied, **given})
+
+    cls.__init__ = init  # type: ignore[method-assign]
+    return cls
 
 
 @cache

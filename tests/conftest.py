@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+# As the command line does: idle threads sleep soon, so that a busy machine stays usable.
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+
 ROOT = Path(__file__).resolve().parent.parent
 TOYS = ROOT / "tests" / "toys"
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gnnlab.bench.recommend import EXPERIMENTS
 from gnnlab.errors import DataError
 from gnnlab.report import markdown_table
 
@@ -136,6 +137,9 @@ def _recommend(result: Result) -> str:
         parts += [_EXACT, _exact_table(result["exact"])]
         worst = max(float(row["largest deviation"]) for row in result["exact"])
         parts.append(f"Largest deviation over all rows and metrics: {worst:.1e}.")
+    experiment = EXPERIMENTS.get(result["name"])
+    if experiment is not None and experiment.remark:
+        parts.append(experiment.remark)
     if "comparison" in result:
         comparison = result["comparison"]
         facts, seeds = comparison["facts"], max(len(row["seeds"]) for row in comparison["rows"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gnnlab.config import implying
 from gnnlab.errors import ConfigError, did_you_mean
 
 __all__ = ["CLOSED_FORM", "NEURAL", "RecommendConfig"]
@@ -47,6 +48,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
+@implying
 @dataclass(frozen=True, kw_only=True)
 class RecommendConfig:
     """Options of `Recommend`: model, optimiser, evaluation and data."""

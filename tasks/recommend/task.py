@@ -115,7 +115,7 @@ class Recommend(Task):
                 setattr(self, f"{side}_id_{part}", tensor.to(device))
         self._sampler = None
         steps = known.num_pairs / self.batch_size
-        if self.trainable and steps < 50 and self.config.batch_size != "auto":
+        if self.trainable and steps < 50 and self.batch_size != self._auto_batch():
             warnings.warn(
                 f"one epoch has only {max(1, round(steps))} steps of {self.batch_size} "
                 f"interactions; --batch-size auto would take {self._auto_batch()}."

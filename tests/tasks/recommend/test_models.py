@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from gnnlab import Graph, fit
 from gnnlab.errors import ConfigError, DataError
 from gnnlab.experiment import start
@@ -337,7 +338,7 @@ def test_predict_leaves_out_what_the_user_had():
 def test_predict_respects_candidates_and_exclusions():
     assert shop().predict(users=["bob"], candidates=["fig"])["item_id"].tolist() == ["fig"]
     assert shop().predict(users=["bob"], exclude=["fig"])["item_id"].tolist() == ["nut"]
-    with pytest.raises(DataError, match="exclude names items .*: rum"):
+    with pytest.raises(DataError, match=r"exclude names items .*: rum"):
         shop().predict(users=["bob"], exclude=["rum"])
 
 
@@ -397,6 +398,13 @@ def test_impossible_options_are_refused_with_their_value(field, value):
     shown = value[0] if isinstance(value, tuple) else value
     with pytest.raises(ConfigError, match=f"{field}.*{shown}"):
         RecommendConfig(**{field: value})
+
+
+def test_a_model_or_preset_brings_its_published_defaults_below_what_is_given():
+    config = RecommendConfig(model="lightgcn", preset="yelp", layers=1)
+    assert (config.layers, config.sampler, config.batch_size) == (1, "user", 2048)
+    assert (config.lambda2, config.tau) == (1e-7, 0.2)
+    assert RecommendConfig(preset="small").batch_size == "auto"
 
 
 def test_list_lengths_are_sorted_and_made_unique():

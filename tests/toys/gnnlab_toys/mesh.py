@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from gnnlab import Data, Graph, Prediction, Split, Task, ops
 from torch import nn
+
+from gnnlab import Data, Graph, Prediction, Split, Task, ops
 
 
 @dataclass(frozen=True, kw_only=True)

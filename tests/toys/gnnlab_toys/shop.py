@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from gnnlab import Data, Prediction, Split, Task
 from torch import nn
+
+from gnnlab import Data, Prediction, Split, Task
 
 
 @dataclass(frozen=True, kw_only=True)
