@@ -28,7 +28,7 @@ def examine() -> dict[str, Any]:
         "processor": f"{about['processor']}, {about['cores']} cores, {about['threads']} threads",
         "device": about["device"],
         "backend": ops.backend(),
-        "kernels": dataclasses.asdict(status),
+        "kernels": {k: v for k, v in dataclasses.asdict(status).items() if v not in ("", None)},
         "tasks": {n: broken.get(n, "ok") for n in list_tasks()},
         "self_test": _self_test(),
     }

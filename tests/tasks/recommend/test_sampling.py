@@ -113,11 +113,9 @@ def test_keys_that_are_not_sorted_distinct_and_in_range_are_refused(keys: list[i
         NegativeSampler(torch.tensor([keys]), 2, 3)
 
 
-def test_a_million_draws_take_well_under_seconds() -> None:
-    import time
-
+def test_no_draw_of_a_million_is_a_training_pair() -> None:
     keys = torch.unique(torch.randint(0, 10**9, (10**6,), generator=_generator()))
-    sampler = NegativeSampler(keys, 10**5, 10**4)
-    start = time.perf_counter()
-    sampler.draw(torch.randint(0, 10**5, (10**6,)), _generator())
-    assert time.perf_counter() - start < 5
+    users = torch.randint(0, 10**5, (10**6,), generator=_generator())
+    items, valid = NegativeSampler(keys, 10**5, 10**4).draw(users, _generator())
+    assert bool(valid.all())
+    assert not bool(torch.isin(users * 10**4 + items, keys).any())

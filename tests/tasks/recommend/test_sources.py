@@ -251,16 +251,12 @@ def test_folders_and_missing_and_unknown_files_are_named(write: Write, tmp_path:
         _read(write("a.xlsx", "x"))
 
 
-def test_a_large_text_file_is_read_in_seconds(tmp_path: Path) -> None:
-    import time
-
+def test_a_large_text_file_loses_no_pair(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     rows = np.stack([generator.integers(0, 6000, 200_000), generator.integers(0, 3000, 200_000)], 1)
     path = tmp_path / "large.csv"
     np.savetxt(path, rows, fmt="%d", delimiter=",", header="user,item", comments="")
-    start = time.perf_counter()
     data = _read(path)
-    assert time.perf_counter() - start < 5
     assert data.spec["num_train"] == len(np.unique(rows, axis=0))
 
 
