@@ -92,7 +92,7 @@ class RecommendConfig:
     knn_shrinkage: float = 10.0
     """Shrinkage h of itemknn's cosine."""
     ks: tuple[int, ...] = (10, 20, 40)
-    """Lengths of the ranked lists that are scored."""
+    """Lengths of the ranked lists that are scored; 20 is always one, it picks the epoch."""
     mask: Literal["train", "train+valid"] = "train"
     """Interactions removed from the ranking when testing."""
     memory_budget: str = "1GB"
@@ -145,7 +145,7 @@ class RecommendConfig:
         good = size == "auto" if isinstance(size, str) else size > 0
         _check("batch_size", size, good, 'a positive whole number or "auto"')
         _check("ks", self.ks, len(self.ks) > 0 and min(self.ks) > 0, "positive whole numbers")
-        object.__setattr__(self, "ks", tuple(sorted(set(self.ks))))
+        object.__setattr__(self, "ks", tuple(sorted({*self.ks, 20})))
         _check("test_ratio", self.test_ratio, 0 < self.test_ratio < 1, "in (0, 1)")
         ratio = self.val_ratio
         _check("val_ratio", ratio, ratio is None or 0 <= ratio < 1, "in [0, 1) or none")

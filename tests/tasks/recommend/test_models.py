@@ -408,7 +408,7 @@ def test_a_model_or_preset_brings_its_published_defaults_below_what_is_given():
 
 
 def test_list_lengths_are_sorted_and_made_unique():
-    assert RecommendConfig(ks=(20, 5, 20)).ks == (5, 20)
+    assert RecommendConfig(ks=(50, 5, 50)).ks == (5, 20, 50)  # 20 picks the best epoch
 
 
 def test_few_steps_per_epoch_are_warned_about():
