@@ -208,6 +208,11 @@ class Task(nn.Module, ABC):
         """Returns a row per data set that `read` knows by name; "name" and "where" at least."""
         return []
 
+    @classmethod
+    def fetch(cls, name: str) -> str:
+        """Downloads a public data set into the user's cache, checks it, and returns its path."""
+        raise ConfigError(f'task "{cls.name}" fetches no data sets.')
+
     # ---- what the house adds ----------------------------------------------------------------
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from gnnlab.cli.output import Json, Quiet, print_json, say, short
 from gnnlab.registry import load_task, working_tasks
@@ -117,7 +119,14 @@ def doctor(*, require: Literal["cpu", "cuda"] | None = None, json: Json = False)
     return 0
 
 
-def data(source: str | None = None, /, *, task: str = "recommend", json: Json = False) -> int:
+def data(
+    source: str | None = None,
+    /,
+    *,
+    task: str = "recommend",
+    fetch: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
     """Show known data sets and where they are, or read one and say what is in it.
 
     Parameters
@@ -126,10 +135,14 @@ def data(source: str | None = None, /, *, task: str = "recommend", json: Json = 
         A data set's name or a file; none lists the known ones.
     task
         The task that reads it.
+    fetch
+        First download the data set from its public source into the cache folder.
     """
     if source is None:
         return list_("datasets", json=json)
     cls = load_task(task)
+    if fetch:
+        say(f"fetched {cls.fetch(source)}")
     found = cls.read(source, cls.Config())
     if json:
         print_json({"facts": {k: str(v) for k, v in found.facts.items()}, "spec": found.spec})

@@ -113,8 +113,9 @@ def find(name: str) -> Path:
     facts = DATASETS[name]
     raise DataError(
         f'data set "{name}" is not on this machine: no {name}.npz in {_listed()}. '
-        f"gnnlab may not ship it ({facts.terms}). Its public source is {facts.source}; put the "
-        f"converted file into one of these folders, or set GNNLAB_DATA."
+        f"gnnlab may not ship it ({facts.terms}). Its public source is {facts.source}: "
+        f"`gnnlab data {name} --fetch` gets gowalla, lastfm and ml-1m; put a converted file of "
+        f"others into one of these folders, or set GNNLAB_DATA."
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from gnnlab.errors import ConfigError, DataError
 from gnnlab.graph import Graph
 from gnnlab.task import Data, Prediction, Shard, Split, Task
-from gnnlab.tasks.recommend import data as reading, datasets
+from gnnlab.tasks.recommend import data as reading, datasets, fetch as fetching
 from gnnlab.tasks.recommend.closed_form import ItemItemModel, Popularity
 from gnnlab.tasks.recommend.config import CLOSED_FORM, NEURAL, RecommendConfig
 from gnnlab.tasks.recommend.ids import IdMap, as_ids
@@ -233,6 +233,11 @@ class Recommend(Task):
             }
             for name, facts in datasets.DATASETS.items()
         ]
+
+    @classmethod
+    def fetch(cls, name: str) -> str:
+        """Fetches gowalla, lastfm or ml-1m from its public source; see `gnnlab.tasks.recommend`."""
+        return fetching.fetch(name)
 
     # ---- beside the interface ---------------------------------------------------------------
 
