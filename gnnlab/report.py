@@ -108,7 +108,7 @@ def line_chart(curves: Sequence[Curve], *, width: int = 560, height: int = 300) 
     """Returns an SVG line chart with axes, a legend, and the values as hover titles."""
     left, right, top, bottom = 58, 130, 12, 34
     xs = [x for _, x_values, _ in curves for x in x_values]
-    ys = [y for _, _, y_values in curves for y in y_values if math.isfinite(y)]
+    ys = [y for _, _, y_values in curves for y in y_values if _drawable(y)]
     if not xs or not ys:
         return ""
     x_low, x_high = min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1
@@ -139,7 +139,7 @@ def line_chart(curves: Sequence[Curve], *, width: int = 560, height: int = 300) 
     parts.append(f'<text x="{middle}" y="{height - 4}" text-anchor="middle">epoch</text>')
     for index, (name, x_values, y_values) in enumerate(curves):
         color = _COLORS[index % len(_COLORS)]
-        points = [(x, y) for x, y in zip(x_values, y_values, strict=True) if math.isfinite(y)]
+        points = [(x, y) for x, y in zip(x_values, y_values, strict=True) if _drawable(y)]
         line = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in points)
         parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="2" points="{line}"/>')
         parts += [
@@ -154,6 +154,11 @@ def line_chart(curves: Sequence[Curve], *, width: int = 560, height: int = 300) 
             f'<text x="{width - right + 36}" y="{row}">{html.escape(name)}</text>'
         )
     return "".join([*parts, "</svg>"])
+
+
+def _drawable(y: float) -> bool:
+    """Whether a value can stand on an axis: not those at the ends of what a double can hold."""
+    return y == 0 or 1e-100 < abs(y) < 1e100
 
 
 def _ticks(low: float, high: float) -> list[float]:

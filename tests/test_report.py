@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from gnnlab import compare
 from gnnlab.report import _ticks, html_report, line_chart, markdown_table, text_table
@@ -162,6 +162,8 @@ def test_ticks_are_what_a_person_would_draw(low, high, expected):
 
 
 @given(st.lists(st.tuples(st.integers(1, 500), st.floats(allow_nan=True)), max_size=6))
+@example([(1, 1.7976931345e308)])
+@example([(1, 5e-324)])
 def test_any_curve_draws_or_is_left_out(points):
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     svg = line_chart([("a", xs, ys)])
