@@ -215,7 +215,7 @@ def _claim(folder: Path, overwrite: bool) -> None:
 
 def _same_data(data: Data, folder: Path) -> None:
     try:
-        stored = checkpoint.load(folder, which="last").spec
+        stored = checkpoint.read_about(checkpoint.locate(folder, "last"))["spec"]
     except CheckpointError:
         return  # stopped before its first checkpoint: nothing to compare with
     _same_spec(data, stored)

@@ -63,14 +63,14 @@ class VectorModel(nn.Module):
             self.user_basis, self.item_basis = left, right
 
     def vectors(self, graph: Graph) -> tuple[Tensor, Tensor]:
-        """Returns the final user (U, dim) and item (I, dim) vectors, dropout only in training."""
-        users, items = self._propagate(graph)
+        """Returns the final user (U, dim) and item (I, dim) vectors, never with dropout."""
+        users, items = self._propagate(graph, edge_dropout=0.0)
         return self._combine(users), self._combine(items)
 
     def score(self, users: Tensor, graph: Graph) -> Tensor:
         """Returns scores (B, I) of all items for the given users (B,); vectors are cached."""
         key = (graph, self.user_table._version, self.item_table._version, self.user_table.device)
-        if self._cache is None or self._cache[0] != key or torch.is_grad_enabled():
+        if self._cache is None or self._cache[0] != key:
             with torch.no_grad():
                 self._cache = (key, *self.vectors(graph))
         return self._cache[1][users] @ self._cache[2].T
@@ -78,7 +78,8 @@ class VectorModel(nn.Module):
     def loss(self, batch: Mapping[str, Tensor], graph: Graph) -> dict[str, Tensor]:
         """Returns the loss terms of one batch of (user, pos, neg) triples, each (B,)."""
         user, pos, neg = batch["user"], batch["pos"], batch["neg"]
-        users, items = self._propagate(graph)
+        rate = self.config.edge_dropout if self.training else 0.0
+        users, items = self._propagate(graph, edge_dropout=rate)
         final_users, final_items = self._combine(users), self._combine(items)
         anchor = ops.gather(final_users, user)
         liked, other = ops.gather(final_items, pos), ops.gather(final_items, neg)
@@ -98,19 +99,22 @@ class VectorModel(nn.Module):
             terms["contrast"] = self.config.lambda1 * contrast
         return {"loss": sum(terms.values(), bpr.new_zeros(())), **terms}
 
-    def _propagate(self, graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
+    def _propagate(self, graph: Graph, *, edge_dropout: float) -> tuple[list[Tensor], list[Tensor]]:
         """Layers 0..L of both sides; one independent edge mask per layer and direction."""
         users: list[Tensor] = [self.user_table]
         items: list[Tensor] = [self.item_table]
         for _ in range(self.config.layers):
             last_user, last_item = users[-1], items[-1]
-            users.append(self.conv((last_item, last_user), graph, self._edge_mask(graph)))
-            items.append(self.conv((last_user, last_item), graph.T, self._edge_mask(graph)))
+            users.append(
+                self.conv((last_item, last_user), graph, self._edge_mask(graph, edge_dropout))
+            )
+            items.append(
+                self.conv((last_user, last_item), graph.T, self._edge_mask(graph, edge_dropout))
+            )
         return users, items
 
-    def _edge_mask(self, graph: Graph) -> Tensor | None:
-        rate = self.config.edge_dropout
-        if not self.training or rate == 0:
+    def _edge_mask(self, graph: Graph, rate: float) -> Tensor | None:
+        if rate == 0:
             return None
         kept = torch.rand(graph.num_edges, device=self.user_table.device) >= rate
         return kept.to(self.user_table.dtype) / (1 - rate)

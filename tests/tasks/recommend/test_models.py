@@ -164,17 +164,21 @@ def test_logsumexp_does_not_overflow(keys):
     assert torch.isfinite(y.grad).all()
 
 
-def test_edge_dropout_keeps_the_expectation_and_is_off_in_evaluation():
+def test_edge_dropout_keeps_the_expectation_and_never_reaches_the_scores():
     torch.manual_seed(0)
     config = RecommendConfig(model="lightgcn", dim=2, layers=1, edge_dropout=0.5)
-    model = VectorModel(config, NUM_USERS, NUM_ITEMS)
+    model = VectorModel(config, NUM_USERS, NUM_ITEMS).train()
     graph = small_graph()
-    still = model.eval().vectors(graph)[0]
-    torch.testing.assert_close(still, model.vectors(graph)[0])
-    model.train()
-    draws = torch.stack([model.vectors(graph)[0] for _ in range(4000)])
+    still = model.vectors(graph)[0]
+    torch.testing.assert_close(still, model.vectors(graph)[0], rtol=0, atol=0)
+    draws = torch.stack([model._propagate(graph, edge_dropout=0.5)[0][1] for _ in range(4000)])
     assert not torch.equal(draws[0], draws[1])
-    torch.testing.assert_close(draws.mean(0), still, atol=0.02, rtol=0)
+    exact = dense_adjacency().float() @ model.item_table
+    torch.testing.assert_close(draws.mean(0), exact, atol=0.02, rtol=0)
+    batch = {k: torch.tensor(v) for k, v in BATCHES["distinct"].items()}
+    noisy = {model.loss(batch, graph)["loss"].item() for _ in range(5)}
+    assert len(noisy) > 1
+    assert len({model.eval().loss(batch, graph)["loss"].item() for _ in range(5)}) == 1
 
 
 def test_low_rank_view_is_the_truncated_svd_of_the_normalised_adjacency():
