@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from gnnlab.ops._library import is_traced, kernels_for
+from gnnlab.ops._library import cpu_library, is_traced
 
 __all__ = [
     "check_index",
@@ -52,7 +52,7 @@ def check_index(index: Tensor, bound: int) -> bool:
     Tensors on other devices are not looked at (that would wait for the device), nor are tensors
     that torch.compile or torch.func traces; False is then returned.
     """
-    library = kernels_for(index)
+    library = cpu_library(index)
     if library is not None:
         flag = ctypes.c_int(0)
         library.check(
@@ -61,7 +61,7 @@ def check_index(index: Tensor, bound: int) -> bool:
             )
         )
         return bool(flag.value)
-    if is_traced() or not index.is_cpu or index.numel() == 0:
+    if is_traced(index) or not index.is_cpu or index.numel() == 0:
         return index.numel() == 0
     low, high = index.aminmax()
     if int(low) < 0 or int(high) >= bound:

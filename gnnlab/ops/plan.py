@@ -136,8 +136,8 @@ class EdgePlan:
         if validate or col.is_cpu:
             validated(col, num_src)
         num_dst = indptr.shape[0] - 1
-        small = max(num_src, num_dst, num_edges) < 2**31
-        order = Order(indptr, col.to(torch.int32 if small else torch.int64), None)
+        small = max(num_src, num_dst, num_edges) < 2**31 - 1
+        order = Order(indptr, col.to(torch.int32 if small else torch.int64), None, num_edges)
         sizes = (num_src, num_dst)
         return cls._of(
             Edges(None, sizes, num_edges, col.device, [None, True], [None, order], {}), 1
@@ -241,7 +241,7 @@ class EdgePlan:
     @property
     def col(self) -> Tensor:
         """The source of each edge, edges grouped by destination: (E,) int32, int64 if it must."""
-        return self._edges.order(self._end).col
+        return cast(Tensor, self._edges.order(self._end).col)
 
     @property
     def perm(self) -> Tensor:
