@@ -83,6 +83,31 @@ class Order:
             self.facts["rows"] = found
         return cast(Tensor, found)
 
+    def reading(self) -> Order:
+        """Returns the order for rows of a tensor per edge: place k reads the caller's edge."""
+        if self.perm is None and self.col is None:
+            return self
+        found = self.facts.get("reading")
+        if found is None:
+            found = self.facts["reading"] = Order(self.indptr, self.perm, None, self.num_edges)
+        return cast(Order, found)
+
+    def edges_at(self, places: Tensor) -> Tensor:
+        """Returns the caller's edge at each place, int64; E stays E."""
+        places = places.long()
+        if self.perm is None:
+            return places
+        perm = torch.cat([self.perm, self.perm.new_tensor([self.num_edges])])
+        return perm[places].long()
+
+    def places_of(self, edges: Tensor) -> Tensor:
+        """Returns the place of each of the caller's edges, int64; E stays E."""
+        if self.perm is None:
+            return edges
+        count = self.num_edges
+        place = torch.arange(count + 1, device=edges.device)
+        return place.scatter(0, self.perm.long(), place[:count].clone())[edges]
+
     def others(self) -> Tensor:
         """Returns the other end of each edge in the caller's order, (E,)."""
         if self.col is None:
