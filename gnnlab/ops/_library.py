@@ -167,7 +167,7 @@ def library() -> Library | None:
     return found.library
 
 
-_transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 _is_compiling = torch.compiler.is_compiling
 
@@ -177,7 +177,7 @@ def is_traced(*tensors: Tensor | None) -> bool:
 
     Operators then go through torch's dispatcher instead of calling a kernel at once.
     """
-    if _is_compiling() or _transforms_active() or _dispatch_modes():
+    if _is_compiling() or transforms_active() or _dispatch_modes():
         return True
     return any(t is not None and type(t) is not Tensor and type(t) is not nn.Parameter for t in tensors)
 

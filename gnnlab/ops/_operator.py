@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from gnnlab.ops._edges import Edges, Order, sort_edges
-from gnnlab.ops._library import is_traced
+from gnnlab.ops._library import is_traced, transforms_active
 from gnnlab.ops.plan import EdgePlan
 
 __all__ = ["Operator", "Saved"]
@@ -80,6 +80,7 @@ class Operator:
         fold: int | None = None,
     ) -> None:
         self.name, self.run, self.grads, self.fold = name, run, grads, fold
+        self.lists = schema.endswith("Tensor[]")  # torch.library hands gradients over as one list
         kind = next((k for k in _PREFIXES if schema.startswith(f"({k}")), "")
         self._prefix = _PREFIXES.get(kind)
         self._offset = 1 if self._prefix else 0
@@ -97,6 +98,7 @@ class Operator:
             )  # fmt: skip
         self._registered = getattr(torch.ops.gnnlab, name).default
         self._apply = self._make_function().apply
+        self._transformed = self._make_transformed().apply
 
     def __call__(self, *args: Any) -> Any:
         """Computes the operator by the shortest way that is right."""
@@ -116,7 +118,12 @@ class Operator:
 
     def dispatch(self, *args: Any) -> Any:
         """Computes it through torch's dispatcher."""
-        return self._registered(*self.flat(*args))
+        return self._call(self.flat(*args))
+
+    def _call(self, flat: Values) -> Any:
+        if transforms_active() and not torch.compiler.is_compiling():
+            return self._transformed(*flat)
+        return self._registered(*flat)
 
     def flat(self, *args: Any) -> Values:
         """Returns the arguments as the registered operator takes them."""
@@ -136,14 +143,42 @@ class Operator:
 
             @staticmethod
             def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+                if operator.lists:
+                    gradients = (gradients,)
                 found = operator._backward(ctx, ctx.needs_input_grad[operator._offset :], gradients)
                 return (None, *found) if operator._offset else tuple(found)
 
         Eager.__name__ = Eager.__qualname__ = f"Gnnlab{self.name.title().replace('_', '')}"
         return Eager
 
+    def _make_transformed(self) -> type[Function]:
+        """The same for torch.func, which wants forward and setup apart and looks into both."""
+        operator = self
+
+        class Transformed(Function):
+            @staticmethod
+            def forward(*flat: Any) -> Any:
+                out = operator._call(flat)
+                return tuple(out) if isinstance(out, list) else out
+
+            @staticmethod
+            def setup_context(ctx: Any, inputs: Values, output: Any) -> None:
+                operator._library_setup(ctx, inputs, output)
+
+            @staticmethod
+            def backward(ctx: Any, *gradients: Any) -> Any:
+                if operator.lists:
+                    gradients = (gradients,)
+                return operator._library_backward(ctx, *gradients)
+
+            @staticmethod
+            def vmap(info: Any, in_dims: Values, *flat: Any) -> Any:
+                return operator._vmap(info, in_dims, *flat)
+
+        return Transformed
+
     def _save(self, ctx: Any, args: Values, out: Any) -> None:
-        outputs = out if isinstance(out, tuple) else (out,)
+        outputs = out if isinstance(out, tuple | list) else (out,)
         inputs = args[self._offset :]
         keep = ctx.keep = self._keep(inputs)
         ctx.save_for_backward(
@@ -203,15 +238,16 @@ class Operator:
         if self.fold is not None and batched == [self.fold + self._skipped]:
             place = batched[0]
             folded = [*args]
-            folded[place] = args[place].movedim(in_dims[place], 1)
-            return self._registered(*folded), 1
+            folded[place] = args[place].movedim(in_dims[place], -1)
+            out = self._call(tuple(folded))
+            return out, out.dim() - 1
         results = []
         for item in range(info.batch_size):
             picked = [
                 a.select(dim, item) if isinstance(dim, int) else a
                 for a, dim in zip(args, in_dims, strict=True)
             ]
-            results.append(self._registered(*picked))
+            results.append(self._call(tuple(picked)))
         if isinstance(results[0], tuple | list):
             stacked = tuple(torch.stack(column) for column in zip(*results, strict=True))
             return stacked, (0,) * len(stacked)

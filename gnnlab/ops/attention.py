@@ -11,7 +11,7 @@ from torch import Tensor
 from gnnlab.ops import _segment, reference
 from gnnlab.ops._arguments import check_floating
 from gnnlab.ops._cpu import DTYPES
-from gnnlab.ops._library import kernels_for
+from gnnlab.ops._library import kernels_for, transforms_active
 from gnnlab.ops._operator import Operator, Saved
 from gnnlab.ops.gather import gather
 from gnnlab.ops.plan import EdgePlan
@@ -347,14 +347,26 @@ def _through(
 ) -> list[Tensor | None]:
     """Differentiable gradients of the first four inputs, through the composed formula."""
     wanted = [k for k in range(4) if needs[k]]
+    if transforms_active():
+
+        def again(*leaves: Tensor) -> Tensor:
+            replaced = dict(zip(wanted, leaves, strict=True))
+            return composed(plan, *(replaced.get(k, t) for k, t in enumerate(given)))
+
+        found = torch.func.vjp(again, *(given[k] for k in wanted))[1](grad)
+        return _at(wanted, found)
     # The gradients must depend on the inputs themselves, not on copies: no detach here.
     out = composed(plan, *given)
     found = torch.autograd.grad(
         out, [given[k] for k in wanted], grad, create_graph=True, allow_unused=True
     )
+    return _at(wanted, found)
+
+
+def _at(places: list[int], tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     result: list[Tensor | None] = [None] * 4
-    for k, g in zip(wanted, found, strict=True):
-        result[k] = g
+    for place, tensor in zip(places, tensors, strict=True):
+        result[place] = tensor
     return result
 
 
