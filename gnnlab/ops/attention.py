@@ -8,12 +8,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from gnnlab.ops import _segment, reference
+from gnnlab.ops import reference_attention
 from gnnlab.ops._arguments import check_floating
 from gnnlab.ops._cpu import DTYPES
 from gnnlab.ops._library import kernels_for, transforms_active
 from gnnlab.ops._operator import Operator, Saved
-from gnnlab.ops.gather import gather
 from gnnlab.ops.plan import EdgePlan
 from gnnlab.ops.sddmm import sddmm
 from gnnlab.ops.softmax import edge_softmax
@@ -210,7 +209,7 @@ def _composed_gat(plan: EdgePlan, *given: Any) -> Tensor:
         scores = scores + edge
     share = edge_softmax(plan, torch.nn.functional.leaky_relu(scores, slope))
     if dropout > 0:
-        share = share * reference.keep_mask(*share.shape, dropout, seed, share.device)
+        share = share * reference_attention.keep_mask(*share.shape, dropout, seed, share.device)
         share = share / (1 - dropout)
     return spmm(plan, x, share)
 
@@ -232,41 +231,19 @@ def _composed_attention(plan: EdgePlan, *given: Any) -> Tensor:
     return spmm(plan, v, edge_softmax(plan, scores))
 
 
-def _statistics(plan: EdgePlan, name: str, given: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-    """Largest score and sum of exponentials, for the reference path."""
-    wide = [t.double() if isinstance(t, Tensor) else t for t in given]
-    src, dst = plan.src, plan.dst
-    if name == "gat":
-        scores = gather(wide[1], src) + gather(wide[2], dst)
-        scores = scores if wide[3] is None else scores + wide[3]
-        scores = torch.nn.functional.leaky_relu(scores, wide[4])
-    elif name == "gatv2":
-        both = gather(wide[0], src) + gather(wide[1], dst)
-        both = both if wide[3] is None else both + wide[3]
-        scores = (torch.nn.functional.leaky_relu(both, wide[4]) * wide[2]).sum(-1)
-    else:
-        scores = wide[4] * (gather(wide[0], dst) * gather(wide[1], src)).sum(-1)
-        scores = scores if wide[3] is None else scores + wide[3]
-    largest = reference.scatter(scores, dst, plan.num_dst, "max")
-    total = reference.scatter((scores - gather(largest, dst)).exp(), dst, plan.num_dst)
-    kind = torch.float64 if given[0].dtype == torch.float64 else torch.float32
-    return largest.to(kind), total.to(kind)
-
-
 def _make(
     name: str, names: str, options: str, values: int, composed: Callable[..., Tensor]
 ) -> Operator:
     """Registers a fused attention and its gradient; `values` is the place of what is summed."""
-    plain = getattr(reference, name)
-
     def run(plan: EdgePlan, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
         tensors = tuple(None if t is None else t.contiguous() for t in given[:4])
         kernels = kernels_for(given[0]) if given[0].dtype in DTYPES else None
         if kernels is not None:
             found = getattr(kernels, name)(plan.order, *tensors, *given[4:])
             return cast("tuple[Tensor, Tensor, Tensor]", found)
-        out = plain(plan.src, plan.dst, plan.num_dst, *given)
-        return (out, *_statistics(plan, name, given))
+        ends = (plan.src, plan.dst, plan.num_dst)
+        out = reference_attention.attend(name, *ends, given)
+        return (out, *reference_attention.statistics(name, *ends, given))
 
     def fake(sizes: Any, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
         x = given[values]
@@ -294,11 +271,10 @@ def _make(
         tensors = [None if t is None else t.contiguous() for t in given[:4]]
         kernels = kernels_for(grad) if grad.dtype in DTYPES else None
         if kernels is None:
-            with torch.enable_grad():
-                leaves = [None if t is None else t.detach().requires_grad_() for t in tensors]
-                again = plain(plan.src, plan.dst, plan.num_dst, *leaves, *given[4:])
-            used = [leaf for leaf in leaves if leaf is not None]
-            found = [*torch.autograd.grad(again, used, grad), grad.new_empty(0)][:4]
+            found = reference_attention.backward(
+                name, plan.src, plan.dst, plan.num_dst, grad, given
+            )
+            found[3] = grad.new_empty(0) if given[3] is None else found[3]
         else:
             found = list(
                 getattr(kernels, f"{name}_backward")(

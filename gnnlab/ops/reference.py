@@ -12,13 +12,9 @@ from torch import Tensor
 
 __all__ = [
     "arg_of",
-    "attention",
     "count",
     "edge_softmax",
-    "gat",
     "gather",
-    "gatv2",
-    "keep_mask",
     "rows_of",
     "scatter",
     "scatter_arg",
@@ -198,96 +194,6 @@ def segment_logsumexp(src: Tensor, index: Tensor, size: int) -> Tensor:
     largest = largest.masked_fill(largest.isinf(), 0.0)
     total = scatter((wide - gather(largest, index)).exp(), index, size)
     return (total.log() + largest).to(src.dtype)
-
-
-def gat(
-    src: Tensor,
-    dst: Tensor,
-    num_dst: int,
-    x: Tensor,
-    a_src: Tensor,
-    a_dst: Tensor,
-    edge: Tensor | None,
-    slope: float,
-    dropout: float = 0.0,
-    seed: int = 0,
-) -> Tensor:
-    """Attends by the sum of two ends' scores, as GAT does; see `gat_aggregate`."""
-    scores = gather(_wide(a_src), src) + gather(_wide(a_dst), dst)
-    if edge is not None:
-        scores = scores + edge
-    share = edge_softmax(torch.nn.functional.leaky_relu(scores, slope), dst, num_dst)
-    if dropout > 0:
-        keep = keep_mask(share.shape[0], share.shape[1], dropout, seed, share.device)
-        share = share * keep / (1 - dropout)
-    return scatter(share[..., None] * gather(_wide(x), src), dst, num_dst).to(x.dtype)
-
-
-def gatv2(
-    src: Tensor,
-    dst: Tensor,
-    num_dst: int,
-    x_src: Tensor,
-    x_dst: Tensor,
-    att: Tensor,
-    edge: Tensor | None,
-    slope: float,
-) -> Tensor:
-    """Attends by a vector on the activated sum of two ends, as GATv2 does."""
-    values = gather(_wide(x_src), src)
-    both = values + gather(_wide(x_dst), dst)
-    if edge is not None:
-        both = both + edge
-    scores = (torch.nn.functional.leaky_relu(both, slope) * att).sum(-1)
-    share = edge_softmax(scores, dst, num_dst)
-    return scatter(share[..., None] * values, dst, num_dst).to(x_src.dtype)
-
-
-def attention(
-    src: Tensor,
-    dst: Tensor,
-    num_dst: int,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    scale: float,
-) -> Tensor:
-    """Attends by scaled products of queries and keys, as a graph transformer does."""
-    scores = scale * (gather(_wide(q), dst) * gather(_wide(k), src)).sum(-1)
-    if bias is not None:
-        scores = scores + bias
-    share = edge_softmax(scores, dst, num_dst)
-    return scatter(share[..., None] * gather(_wide(v), src), dst, num_dst).to(v.dtype)
-
-
-def keep_mask(
-    num_edges: int, heads: int, dropout: float, seed: int, device: torch.device | None = None
-) -> Tensor:
-    """Returns which of (E, H) survive dropout: Philox4x32-10 of edge and head, keyed by the seed.
-
-    Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-    """
-    low = 0xFFFFFFFF
-    edge = torch.arange(num_edges, dtype=torch.int64, device=device)[:, None].expand(-1, heads)
-    head = torch.arange(heads, dtype=torch.int64, device=device)[None].expand(num_edges, -1)
-    c0, c1, c2, c3 = edge & low, edge >> 32, head, torch.zeros_like(head)
-    k0, k1 = seed & low, (seed >> 32) & low
-    for _ in range(10):
-        high0, low0 = _multiply(0xD2511F53, c0)
-        high1, low1 = _multiply(0xCD9E8D57, c2)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + 0x9E3779B9) & low, (k1 + 0xBB67AE85) & low
-    return c0 >= int(dropout * 2**32)
-
-
-def _multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the high and low 32 bits of a product of 32-bit numbers held in int64."""
-    half = 0xFFFF
-    low = a * (b & half)  # below 2^48
-    high = a * (b >> 16)
-    middle = (low >> 16) + (high & half)
-    return (high >> 16) + (middle >> 16), ((middle & half) << 16) | (low & half)
 
 
 def count(index: Tensor, size: int) -> Tensor:

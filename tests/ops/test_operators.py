@@ -166,3 +166,40 @@ def test_vmap_is_a_loop_over_the_batch(case):
 
 def test_the_library_is_there_when_it_is_named():
     assert (library() is None) == (ops.status().path is None)
+
+
+def registered_calls(case, plan, tensors):
+    """Records which registered operators a call goes through, with their arguments."""
+    from gnnlab.ops._operator import Operator
+
+    calls = []
+    before = Operator.__call__
+
+    def record(self, *args):
+        calls.append((self, args))
+        return before(self, *args)
+
+    Operator.__call__ = record
+    try:
+        out = case.call(plan, *tensors)
+        if out.requires_grad:
+            out.sum().backward()
+    finally:
+        Operator.__call__ = before
+    return calls
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_torchs_own_check_of_operators_passes(case):
+    _, plan, tensors = draw(case, "random", torch.float32)
+    tensors = [t.requires_grad_() for t in tensors]
+    calls = registered_calls(case, plan, tensors)
+    assert calls
+    for operator, args in calls:
+        flat = [
+            a.detach().requires_grad_(a.requires_grad) if isinstance(a, torch.Tensor) else a
+            for a in operator.flat(*args)
+        ]
+        if operator.grads is None:
+            flat = [a.detach() if isinstance(a, torch.Tensor) else a for a in flat]
+        torch.library.opcheck(operator._registered, tuple(flat))
