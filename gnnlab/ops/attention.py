@@ -254,9 +254,9 @@ def _make(
 
     def grads(saved: Saved, plan: EdgePlan, grad: Tensor | None, *_: Any) -> Sequence[Any]:
         if grad is None:
-            return [None] * len(saved.rest)
-        given = (*saved.tensors[:4], *saved.rest[4:])
-        skipped = [None] * (len(saved.rest) - 4)
+            return [None] * (4 + len(saved.options))
+        given = (*saved.tensors, *saved.options)
+        skipped = [None] * len(saved.options)
         if torch.is_grad_enabled():
             return (*_through(composed, plan, given, saved.needs, grad), *skipped)
         outputs = (saved.outputs[0], saved.outputs[1], saved.outputs[2])

@@ -92,7 +92,7 @@ def _grads(saved: Saved, plan: EdgePlan, grad: Tensor) -> Sequence[Tensor | None
     from gnnlab.ops.spmm import spmm  # each is part of the other's gradient
 
     a, b = saved.tensors[:2]
-    op, (needs_a, needs_b) = saved.rest[2], saved.needs[:2]
+    op, (needs_a, needs_b) = saved.options[0], saved.needs[:2]
     if op == "dot":
         ga = spmm(plan, b, grad) if needs_a else None
         gb = spmm(plan.T, a, grad) if needs_b else None
