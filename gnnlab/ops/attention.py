@@ -209,7 +209,9 @@ def _composed_gat(plan: EdgePlan, *given: Any) -> Tensor:
         scores = scores + edge
     share = edge_softmax(plan, torch.nn.functional.leaky_relu(scores, slope))
     if dropout > 0:
-        share = share * reference_attention.keep_mask(*share.shape, dropout, seed, share.device)
+        share = share * reference_attention.keep_mask(
+            share.shape[0], share.shape[1], dropout, seed, share.device
+        )
         share = share / (1 - dropout)
     return spmm(plan, x, share)
 
@@ -235,6 +237,7 @@ def _make(
     name: str, names: str, options: str, values: int, composed: Callable[..., Tensor]
 ) -> Operator:
     """Registers a fused attention and its gradient; `values` is the place of what is summed."""
+
     def run(plan: EdgePlan, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
         tensors = tuple(None if t is None else t.contiguous() for t in given[:4])
         kernels = kernels_for(given[0]) if given[0].dtype in DTYPES else None

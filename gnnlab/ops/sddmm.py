@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor
 
 from gnnlab.ops import _segment, reference
