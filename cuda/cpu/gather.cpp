@@ -16,6 +16,15 @@
 namespace gnnlab::GNNLAB_NS {
 namespace {
 
+struct GatherArgs {
+  const void* x;
+  int64_t stride_bytes;
+  const void* index;
+  int64_t num_edges, num_src, row_bytes;
+  void* out;
+  int threads;
+};
+
 void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   if (bytes < (int64_t{4} << 20)) return;
@@ -68,8 +77,10 @@ int run(const GatherArgs& a) {
 
 }  // namespace
 
-int gather(const GatherArgs& a) {
-  return a.index_bytes == 4 ? run<int32_t>(a) : run<int64_t>(a);
+int gather(const void* x, int64_t stride_bytes, const void* index, int index_bytes, int64_t num_edges,
+           int64_t num_src, int64_t row_bytes, void* out, int threads) {
+  const GatherArgs args{x, stride_bytes, index, num_edges, num_src, row_bytes, out, threads};
+  return index_bytes == 4 ? run<int32_t>(args) : run<int64_t>(args);
 }
 
 }  // namespace gnnlab::GNNLAB_NS

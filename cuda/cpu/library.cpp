@@ -6,6 +6,11 @@
 #include <cstring>
 #include <exception>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#define GNNLAB_HAS_FORK
+#endif
+
 #include "kernels.h"
 
 #define GNNLAB_API extern "C" __attribute__((visibility("default")))
@@ -24,6 +29,13 @@ namespace {
 
 thread_local char last_error[512] = "";
 std::atomic<const Kernels*> chosen{nullptr};
+
+// Set in the child of every fork(): the parent's OpenMP threads do not exist there, but OpenMP's
+// books say that they do, and the first parallel region would wait for them for ever.
+std::atomic<bool> forked{false};
+#ifdef GNNLAB_HAS_FORK
+const int fork_watch = pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
+#endif
 
 // The table called `name` if this machine can run it, the best one for "auto", else null.
 const Kernels* find_table(const char* name) {
@@ -68,13 +80,32 @@ int guarded(const Call& call) noexcept {
 }
 
 bool bad_bytes(int bytes) { return bytes != 4 && bytes != 8; }
-bool bad_dtype(int dtype) { return dtype != GNNLAB_F32 && dtype != GNNLAB_F64; }
+bool bad_float(int dtype) { return dtype < GNNLAB_F32 || dtype > GNNLAB_F16; }
+bool is_int(int dtype) { return dtype == GNNLAB_I32 || dtype == GNNLAB_I64; }
+
+bool bad_rows(const gnnlab_rows* rows) {
+  return !rows || !rows->indptr || rows->num_rows < 0 || rows->num_edges < 0 ||
+         bad_bytes(rows->index_bytes);
+}
+
+bool bad_heads(int64_t heads, int64_t width, const void* weight, int64_t weight_heads) {
+  return heads < 0 || width < 0 || (weight && weight_heads != 1 && weight_heads != heads);
+}
+
+bool bad_reduce(int reduce, int dtype, const void* arg) {
+  if (reduce < GNNLAB_SUM || reduce > GNNLAB_MUL) return true;
+  if (arg && reduce != GNNLAB_MAX && reduce != GNNLAB_MIN) return true;
+  return bad_float(dtype) && !(is_int(dtype) && reduce != GNNLAB_MEAN);
+}
 
 int refuse(const char* function) {
-  return fail(GNNLAB_BAD_ARGUMENT, "%s: a size is negative, or a dtype or index width is unknown", function);
+  return fail(GNNLAB_BAD_ARGUMENT,
+              "%s: a size is negative, or a dtype, reduction or index width is unknown", function);
 }
 
 }  // namespace
+
+bool may_use_threads() { return !forked.load(std::memory_order_relaxed); }
 
 int fail(int status, const char* format, ...) {
   va_list arguments;
@@ -119,46 +150,21 @@ GNNLAB_API int gnnlab_check_index(const void* index, int index_bytes, int64_t co
   return guarded([&](const Kernels& k) { return k.check_index(index, index_bytes, count, bound, sorted); });
 }
 
+GNNLAB_API int gnnlab_check_indptr(const int64_t* indptr, int64_t num_rows, int64_t num_edges) {
+  if (!indptr || num_rows < 0 || num_edges < 0) return refuse("gnnlab_check_indptr");
+  return guarded([&](const Kernels& k) { return k.check_indptr(indptr, num_rows, num_edges); });
+}
+
 GNNLAB_API int gnnlab_plan_build(const void* key, const void* other, int index_bytes, int64_t num_edges,
                                  int64_t num_keys, int64_t num_other, int64_t* indptr, void* col,
                                  void* perm, int out_bytes, int threads) {
   if (bad_bytes(index_bytes) || bad_bytes(out_bytes) || num_edges < 0 || num_keys < 0 ||
       num_other < 0 || !indptr || (col && !other && num_edges > 0))
     return refuse("gnnlab_plan_build");
-  const PlanArgs args{key, other, index_bytes, num_edges, num_keys, num_other, indptr, col, perm,
-                      out_bytes, threads};
-  return guarded([&](const Kernels& k) { return k.plan_build(args); });
-}
-
-GNNLAB_API int gnnlab_spmm(const int64_t* indptr, const void* col, const void* perm, int index_bytes,
-                           int64_t num_dst, int64_t num_edges, const void* x, int64_t ldx,
-                           int64_t heads, int64_t width, const void* weight, int64_t weight_heads,
-                           int mean, int dtype, void* out, int threads) {
-  if (bad_bytes(index_bytes) || bad_dtype(dtype) || num_dst < 0 || num_edges < 0 || heads < 0 ||
-      width < 0 || !indptr || (weight && weight_heads != 1 && weight_heads != heads))
-    return refuse("gnnlab_spmm");
-  const SpmmArgs args{indptr, col, perm, index_bytes, num_dst, num_edges, x, ldx, heads, width,
-                      weight, weight_heads, mean, dtype, out, threads};
-  return guarded([&](const Kernels& k) { return k.spmm(args); });
-}
-
-GNNLAB_API int gnnlab_segment(const void* src, int64_t lds, const int64_t* indptr,
-                              int64_t num_segments, int64_t num_rows, int64_t width, int mean,
-                              int dtype, void* out, int threads) {
-  if (bad_dtype(dtype) || num_segments < 0 || num_rows < 0 || width < 0 || !indptr)
-    return refuse("gnnlab_segment");
-  const SegmentArgs args{src, lds, indptr, num_segments, num_rows, width, mean, dtype, out, threads};
-  return guarded([&](const Kernels& k) { return k.segment(args); });
-}
-
-GNNLAB_API int gnnlab_scatter(const void* src, int64_t lds, const void* index, int index_bytes,
-                              int64_t num_edges, int64_t num_dst, int64_t width, int mean, int dtype,
-                              void* out, int strategy, int threads) {
-  if (bad_bytes(index_bytes) || bad_dtype(dtype) || num_edges < 0 || num_dst < 0 || width < 0)
-    return refuse("gnnlab_scatter");
-  const ScatterArgs args{src, lds, index, index_bytes, num_edges, num_dst, width, mean, dtype, out,
-                         strategy, threads};
-  return guarded([&](const Kernels& k) { return k.scatter(args); });
+  return guarded([&](const Kernels& k) {
+    return k.plan_build(key, other, index_bytes, num_edges, num_keys, num_other, indptr, col, perm,
+                        out_bytes, threads);
+  });
 }
 
 GNNLAB_API int gnnlab_gather(const void* x, int64_t stride_bytes, const void* index, int index_bytes,
@@ -166,6 +172,54 @@ GNNLAB_API int gnnlab_gather(const void* x, int64_t stride_bytes, const void* in
                              int threads) {
   if (bad_bytes(index_bytes) || num_edges < 0 || num_src < 0 || row_bytes < 0)
     return refuse("gnnlab_gather");
-  const GatherArgs args{x, stride_bytes, index, index_bytes, num_edges, num_src, row_bytes, out, threads};
-  return guarded([&](const Kernels& k) { return k.gather(args); });
+  return guarded([&](const Kernels& k) {
+    return k.gather(x, stride_bytes, index, index_bytes, num_edges, num_src, row_bytes, out, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_scatter(const void* src, int64_t lds, const void* index, int index_bytes,
+                              int64_t num_edges, int64_t num_dst, int64_t width, int reduce, int dtype,
+                              void* out, int64_t* arg, int strategy, int threads) {
+  if (bad_bytes(index_bytes) || bad_reduce(reduce, dtype, arg) || num_edges < 0 || num_dst < 0 ||
+      width < 0)
+    return refuse("gnnlab_scatter");
+  return guarded([&](const Kernels& k) {
+    return k.scatter(src, lds, index, index_bytes, num_edges, num_dst, width, reduce, dtype, out, arg,
+                     strategy, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_reduce(const gnnlab_rows* rows, const void* x, int64_t ldx, int64_t heads,
+                             int64_t width, const void* weight, int64_t weight_heads, int reduce,
+                             int dtype, void* out, void* arg, int threads) {
+  if (bad_rows(rows) || bad_heads(heads, width, weight, weight_heads) || bad_reduce(reduce, dtype, arg))
+    return refuse("gnnlab_reduce");
+  return guarded([&](const Kernels& k) {
+    return k.reduce(rows, x, ldx, heads, width, weight, weight_heads, reduce, dtype, out, arg, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_reduce_multi(const gnnlab_rows* rows, const void* x, int64_t ldx, int64_t heads,
+                                   int64_t width, const void* weight, int64_t weight_heads, int dtype,
+                                   void* sum, void* mean, void* max, void* min, void* std,
+                                   int threads) {
+  if (bad_rows(rows) || bad_heads(heads, width, weight, weight_heads) || bad_float(dtype))
+    return refuse("gnnlab_reduce_multi");
+  return guarded([&](const Kernels& k) {
+    return k.reduce_multi(rows, x, ldx, heads, width, weight, weight_heads, dtype, sum, mean, max, min,
+                          std, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_reduce_arg_backward(const gnnlab_rows* rows, const void* grad, const void* arg,
+                                          const void* x, int64_t ldx, int64_t heads, int64_t width,
+                                          const void* weight, int64_t weight_heads, int64_t num_src,
+                                          int dtype, void* gx, void* gweight, int threads) {
+  if (bad_rows(rows) || bad_heads(heads, width, weight, weight_heads) || bad_float(dtype) ||
+      num_src < 0 || (gweight && !x && rows->num_edges > 0))
+    return refuse("gnnlab_reduce_arg_backward");
+  return guarded([&](const Kernels& k) {
+    return k.reduce_arg_backward(rows, grad, arg, x, ldx, heads, width, weight, weight_heads, num_src,
+                                 dtype, gx, gweight, threads);
+  });
 }

@@ -30,13 +30,6 @@ int check(const K* index, int64_t count, int64_t bound, int* sorted) {
   return GNNLAB_OK;
 }
 
-template <typename K, typename I>
-int build(const PlanArgs& a) {
-  return counting_sort(static_cast<const K*>(a.key), static_cast<const K*>(a.other), a.num_edges,
-                       a.num_keys, a.num_other, a.indptr, static_cast<I*>(a.col),
-                       static_cast<I*>(a.perm), a.threads);
-}
-
 }  // namespace
 
 int check_index(const void* index, int bytes, int64_t count, int64_t bound, int* sorted) {
@@ -44,10 +37,27 @@ int check_index(const void* index, int bytes, int64_t count, int64_t bound, int*
                     : check(static_cast<const int64_t*>(index), count, bound, sorted);
 }
 
-int plan_build(const PlanArgs& a) {
-  if (a.out_bytes == 4)
-    return a.index_bytes == 4 ? build<int32_t, int32_t>(a) : build<int64_t, int32_t>(a);
-  return a.index_bytes == 4 ? build<int32_t, int64_t>(a) : build<int64_t, int64_t>(a);
+int check_indptr(const int64_t* indptr, int64_t num_rows, int64_t num_edges) {
+  int64_t drops = 0;
+  for (int64_t i = 0; i < num_rows; ++i) drops += indptr[i + 1] < indptr[i];
+  if (indptr[0] == 0 && indptr[num_rows] == num_edges && drops == 0) return GNNLAB_OK;
+  return fail(GNNLAB_BAD_ARGUMENT,
+              "indptr must start at 0, never decrease and end at the number of rows (%lld); "
+              "it starts at %lld, decreases %lld times and ends at %lld",
+              static_cast<long long>(num_edges), static_cast<long long>(indptr[0]),
+              static_cast<long long>(drops), static_cast<long long>(indptr[num_rows]));
+}
+
+int plan_build(const void* key, const void* other, int index_bytes, int64_t num_edges, int64_t num_keys,
+               int64_t num_other, int64_t* indptr, void* col, void* perm, int out_bytes, int threads) {
+  const auto build = [&](auto k, auto i) {
+    using K = decltype(k);
+    using I = decltype(i);
+    return counting_sort(static_cast<const K*>(key), static_cast<const K*>(other), num_edges, num_keys,
+                         num_other, indptr, static_cast<I*>(col), static_cast<I*>(perm), threads);
+  };
+  if (out_bytes == 4) return index_bytes == 4 ? build(int32_t{}, int32_t{}) : build(int64_t{}, int32_t{});
+  return index_bytes == 4 ? build(int32_t{}, int64_t{}) : build(int64_t{}, int64_t{});
 }
 
 }  // namespace gnnlab::GNNLAB_NS

@@ -16,6 +16,16 @@
 namespace gnnlab::GNNLAB_NS {
 namespace {
 
+struct ScatterArgs {
+  const void* src;
+  int64_t lds;
+  const void* index;
+  int64_t num_edges, num_dst, width;
+  int mean;
+  void* out;
+  int strategy, threads;
+};
+
 constexpr int64_t kScanBytes = 1 << 20;  // largest output that is scanned rather than sorted
 
 template <typename T, int F>
@@ -93,10 +103,15 @@ int run(const ScatterArgs& a) {
 
 }  // namespace
 
-int scatter(const ScatterArgs& a) {
-  if (a.dtype == GNNLAB_F32)
-    return a.index_bytes == 4 ? run<float, int32_t>(a) : run<float, int64_t>(a);
-  return a.index_bytes == 4 ? run<double, int32_t>(a) : run<double, int64_t>(a);
+int scatter(const void* src, int64_t lds, const void* index, int index_bytes, int64_t num_edges,
+            int64_t num_dst, int64_t width, int reduce, int dtype, void* out, int64_t* arg,
+            int strategy, int threads) {
+  if (arg || reduce > GNNLAB_MEAN || dtype > GNNLAB_F64)
+    return fail(GNNLAB_INTERNAL, "this reduction is not there yet");
+  const ScatterArgs a{src, lds, index, num_edges, num_dst, width, reduce == GNNLAB_MEAN, out,
+                      strategy, threads};
+  if (dtype == GNNLAB_F32) return index_bytes == 4 ? run<float, int32_t>(a) : run<float, int64_t>(a);
+  return index_bytes == 4 ? run<double, int32_t>(a) : run<double, int64_t>(a);
 }
 
 }  // namespace gnnlab::GNNLAB_NS

@@ -8,8 +8,9 @@
 namespace gnnlab::GNNLAB_NS {
 
 const Kernels& table() {
-  static constexpr Kernels kTable = {GNNLAB_TEXT(GNNLAB_NS), check_index, plan_build, spmm,
-                                     segment, scatter, gather};
+#define GNNLAB_NAME(name) name,
+  static constexpr Kernels kTable = {GNNLAB_TEXT(GNNLAB_NS), GNNLAB_KERNELS(GNNLAB_NAME)};
+#undef GNNLAB_NAME
   return kTable;
 }
 

@@ -40,7 +40,7 @@ inline int team_rank() {
 
 // How many threads a job of `work` multiply-adds deserves.
 inline int useful_threads(int wanted, int64_t work) {
-  if (wanted <= 1 || work < kSerialWork) return 1;
+  if (wanted <= 1 || work < kSerialWork || !may_use_threads()) return 1;
   return static_cast<int>(min2<int64_t>(wanted, 1 + work / kSerialWork));
 }
 

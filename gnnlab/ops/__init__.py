@@ -6,20 +6,40 @@ The user never chooses: `backend()` says which implementation runs, `status()` s
 from __future__ import annotations
 
 from gnnlab.ops._library import Backend, Status, backend, status, use_backend
+from gnnlab.ops.attention import attention_aggregate, gat_aggregate, gatv2_aggregate
 from gnnlab.ops.gather import gather
 from gnnlab.ops.plan import EdgePlan
-from gnnlab.ops.scatter import scatter, segment
-from gnnlab.ops.spmm import spmm
+from gnnlab.ops.scatter import scatter, scatter_arg, segment
+from gnnlab.ops.sddmm import sddmm
+from gnnlab.ops.softmax import (
+    edge_softmax,
+    segment_log_softmax,
+    segment_logsumexp,
+    segment_softmax,
+    segment_std,
+)
+from gnnlab.ops.spmm import spmm, spmm_multi
 
 __all__ = [
     "Backend",
     "EdgePlan",
     "Status",
+    "attention_aggregate",
     "backend",
+    "edge_softmax",
+    "gat_aggregate",
     "gather",
+    "gatv2_aggregate",
     "scatter",
+    "scatter_arg",
+    "sddmm",
     "segment",
+    "segment_log_softmax",
+    "segment_logsumexp",
+    "segment_softmax",
+    "segment_std",
     "spmm",
+    "spmm_multi",
     "status",
     "use_backend",
 ]

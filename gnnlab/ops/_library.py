@@ -16,29 +16,42 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch  # loaded first: the kernels then share torch's OpenMP threads
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from gnnlab.ops._kernels import Kernels
 
 __all__ = ["Backend", "Status", "backend", "status", "use_backend"]
 
 Backend = Literal["cpu", "reference"]
 
-ABI_VERSION = 1
-DTYPES = {torch.float32: 0, torch.float64: 1}  # dtypes with kernels, and their codes
-SCATTER_STRATEGIES = {"auto": 0, "scan": 1, "sort": 2}
+ABI_VERSION = 2
 
 _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: IndexError, 3: MemoryError}
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+_D, _U = ctypes.c_double, ctypes.c_uint64
 _SIGNATURES: dict[str, list[Any]] = {
-    "gnnlab_select_isa": [ctypes.c_char_p],
-    "gnnlab_check_index": [_P, _I, _L, _L, ctypes.POINTER(_I)],
-    "gnnlab_plan_build": [_P, _P, _I, _L, _L, _L, _P, _P, _P, _I, _I],
-    "gnnlab_spmm": [_P, _P, _P, _I, _L, _L, _P, _L, _L, _L, _P, _L, _I, _I, _P, _I],
-    "gnnlab_segment": [_P, _L, _P, _L, _L, _L, _I, _I, _P, _I],
-    "gnnlab_scatter": [_P, _L, _P, _I, _L, _L, _L, _I, _I, _P, _I, _I],
-    "gnnlab_gather": [_P, _L, _P, _I, _L, _L, _L, _P, _I],
+    "check_index": [_P, _I, _L, _L, ctypes.POINTER(_I)],
+    "check_indptr": [_P, _L, _L],
+    "plan_build": [_P, _P, _I, _L, _L, _L, _P, _P, _P, _I, _I],
+    "gather": [_P, _L, _P, _I, _L, _L, _L, _P, _I],
+    "scatter": [_P, _L, _P, _I, _L, _L, _L, _I, _I, _P, _P, _I, _I],
+    "reduce": [_P, _P, _L, _L, _L, _P, _L, _I, _I, _P, _P, _I],
+    "reduce_multi": [_P, _P, _L, _L, _L, _P, _L, _I, _P, _P, _P, _P, _P, _I],
+    "reduce_arg_backward": [_P, _P, _P, _P, _L, _L, _L, _P, _L, _L, _I, _P, _P, _I],
+    "spmm_backward": [_P, _P, _L, _P, _L, _L, _L, _P, _L, _I, _P, _P, _I],
+    "sddmm": [_P, _P, _L, _P, _L, _L, _L, _I, _I, _P, _I],
+    "softmax": [_P, _P, _L, _I, _I, _P, _I],
+    "softmax_backward": [_P, _P, _P, _L, _I, _I, _P, _I],
+    "gat": [_P] * 5 + [_L, _L, _D, _D, _U, _I] + [_P] * 3 + [_I],
+    "gatv2": [_P] * 5 + [_L, _L, _D, _I] + [_P] * 3 + [_I],
+    "attention": [_P] * 5 + [_L, _L, _D, _I] + [_P] * 3 + [_I],
+    "gat_backward": [_P] * 10 + [_L, _L, _D, _D, _U, _I] + [_P] * 4 + [_I],
+    "gatv2_backward": [_P] * 10 + [_L, _L, _D, _I] + [_P] * 4 + [_I],
+    "attention_backward": [_P] * 10 + [_L, _L, _D, _I] + [_P] * 4 + [_I],
 }
 
 
@@ -56,16 +69,15 @@ class Library:
         library.gnnlab_last_error.restype = ctypes.c_char_p
         library.gnnlab_isa.restype = ctypes.c_char_p
         library.gnnlab_has_openmp.restype = _I
+        library.gnnlab_select_isa.argtypes = [ctypes.c_char_p]
         for name, argtypes in _SIGNATURES.items():
-            function = getattr(library, name)
+            function = getattr(library, f"gnnlab_{name}")
             function.argtypes = argtypes
             function.restype = _I
-        self.check_index = library.gnnlab_check_index
-        self.plan_build = library.gnnlab_plan_build
-        self.spmm = library.gnnlab_spmm
-        self.segment = library.gnnlab_segment
-        self.scatter = library.gnnlab_scatter
-        self.gather = library.gnnlab_gather
+            setattr(self, name, function)
+
+    def __getattr__(self, name: str) -> Any:  # for type checkers; the attributes are set above
+        raise AttributeError(name)
 
     @property
     def isa(self) -> str:
@@ -136,7 +148,7 @@ def _find() -> _Found:
     return _Found(library, "", False)
 
 
-_forced: str = "auto"
+_forced: str | Kernels = "auto"
 _warned = False
 
 
@@ -155,22 +167,57 @@ def library() -> Library | None:
     return found.library
 
 
-_transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+_is_compiling = torch.compiler.is_compiling
 
 
-def is_traced() -> bool:
-    """Whether torch.compile or a torch.func transform looks on: then only plain torch may run."""
-    return torch.compiler.is_compiling() or bool(_transforms_active())
+def is_watched() -> bool:
+    """Whether torch.compile, torch.func or a dispatch mode wants to see every operator."""
+    return _is_compiling() or transforms_active() or _dispatch_modes() > 0
 
 
-def kernels_for(*tensors: Tensor) -> Library | None:
-    """Returns the kernels if they can take these tensors as they are, else None (reference)."""
-    if _forced == "reference" or is_traced():
+def is_traced(*tensors: Tensor | None) -> bool:
+    """Whether someone looks on, or one of the tensors is a subclass that may not be opened.
+
+    Operators then go through torch's dispatcher instead of calling a kernel at once.
+    """
+    if is_watched():
+        return True
+    return any(
+        t is not None and type(t) is not Tensor and type(t) is not nn.Parameter for t in tensors
+    )
+
+
+def cpu_library(tensor: Tensor) -> Library | None:
+    """Returns the CPU library if it can take this tensor as it is, else None."""
+    if _forced == "reference" or not tensor.is_cpu or is_traced(tensor):
         return None
-    for tensor in tensors:
-        if not tensor.is_cpu or (type(tensor) is not Tensor and type(tensor) is not nn.Parameter):
-            return None
     return library()
+
+
+@functools.cache
+def cpu_kernels() -> Kernels | None:
+    """Returns the operators of the CPU library, None without one."""
+    from gnnlab.ops._cpu import CpuKernels
+
+    found = library()
+    return None if found is None else CpuKernels(found)
+
+
+@functools.cache
+def _cuda_kernels() -> Kernels | None:
+    """Returns the CUDA operators, None (and one warning with the reason) where they cannot run."""
+    return None
+
+
+def kernels_for(tensor: Tensor) -> Kernels | None:
+    """Returns the compiled operators for this tensor's device; None means the reference."""
+    if tensor.is_cpu and (_forced == "auto" or _forced == "cpu"):
+        return cpu_kernels()
+    if _forced != "auto":
+        return None if isinstance(_forced, str) else _forced
+    return _cuda_kernels() if tensor.is_cuda else None
 
 
 def backend() -> Backend:
@@ -185,12 +232,13 @@ def backend() -> Backend:
 
 
 @contextlib.contextmanager
-def use_backend(name: Literal["auto", "cpu", "reference"]) -> Iterator[None]:
+def use_backend(name: Literal["auto", "cpu", "reference"] | Kernels) -> Iterator[None]:
     """Makes all operators of this process use one backend inside a `with` block; for tests.
 
     Args:
-        name: "reference" (plain torch), "cpu" (compiled kernels wherever they cover the input) or
-            "auto" (what is used without this function).
+        name: "reference" (plain torch), "cpu" (compiled kernels wherever they cover the input),
+            "auto" (what is used without this function), or an object with the methods of
+            `gnnlab.ops._kernels.Kernels`.
 
     Raises:
         ValueError: if the name is none of these.
@@ -203,7 +251,7 @@ def use_backend(name: Literal["auto", "cpu", "reference"]) -> Iterator[None]:
         'reference'
     """
     global _forced
-    if name not in ("auto", "cpu", "reference"):
+    if isinstance(name, str) and name not in ("auto", "cpu", "reference"):
         raise ValueError(f'unknown backend "{name}". Known: auto, cpu, reference.')
     if name == "cpu" and _find().library is None:
         raise RuntimeError(f"there are no compiled kernels: {_find().reason}")

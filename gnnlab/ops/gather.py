@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, cast
 
-import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from gnnlab.ops import reference
-from gnnlab.ops._arguments import check_index, flat_width, index_vector, rows_in_place
-from gnnlab.ops._library import Library, kernels_for
+from gnnlab.ops._arguments import check_index, index_vector
+from gnnlab.ops._library import is_watched, kernels_for
+from gnnlab.ops._operator import Operator, Saved
 from gnnlab.ops.plan import EdgePlan
 
 __all__ = ["gather"]
@@ -45,50 +44,57 @@ def gather(x: Tensor, index: Tensor, *, plan: EdgePlan | None = None) -> Tensor:
     if x.dim() == 0:
         raise ValueError("gather needs x with at least one dimension, got a scalar")
     index = index_vector(index)
-    library = kernels_for(x, index)
-    if library is None:
-        check_index(index, x.shape[0])
-        return reference.gather(x, index)
-    if x.requires_grad and torch.is_grad_enabled():
-        return _gather_with_grad(x, index, plan, library)
-    return _forward(x, index, library)
+    wants = x.requires_grad
+    if not wants and type(x) is Tensor and type(index) is Tensor and not is_watched():
+        return _run(x, index)  # the usual case, at once
+    if plan is not None and wants:
+        return cast(Tensor, _PLANNED(plan, x, index))
+    return cast(Tensor, _GATHER(x, index))
 
 
-def _forward(x: Tensor, index: Tensor, library: Library) -> Tensor:
-    rows, step = rows_in_place(x)
-    out = x.new_empty((index.shape[0], *x.shape[1:]))
-    size = x.element_size()
-    library.check(
-        library.gather(
-            rows.data_ptr(),
-            step * size,
-            index.data_ptr(),
-            index.element_size(),
-            index.shape[0],
-            x.shape[0],
-            flat_width(x) * size,
-            out.data_ptr(),
-            torch.get_num_threads(),
-        )
-    )
-    return out
+def _run(x: Tensor, index: Tensor) -> Tensor:
+    kernels = kernels_for(x)
+    if kernels is not None and index.device == x.device:
+        return kernels.gather(x, index)
+    check_index(index, x.shape[0])
+    return reference.gather(x, index)
 
 
-class _Gather(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, index: Tensor, plan: EdgePlan | None, library: Library
-    ) -> Tensor:
-        ctx.save_for_backward(index)
-        ctx.plan, ctx.num_rows = plan, x.shape[0]
-        return _forward(x, index, library)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        from gnnlab.ops.scatter import scatter  # each is the other's gradient
-
-        (index,) = ctx.saved_tensors
-        return scatter(grad, index, ctx.num_rows, plan=ctx.plan), None, None, None
+def _fake(x: Tensor, index: Tensor) -> Tensor:
+    return x.new_empty((index.shape[0], *x.shape[1:]))
 
 
-_gather_with_grad = cast("Callable[..., Tensor]", _Gather.apply)
+def _grads(saved: Saved, grad: Tensor) -> Sequence[Tensor | None]:
+    from gnnlab.ops.scatter import scatter  # each is the other's gradient
+
+    return scatter(grad, saved.tensors[1], saved.shape[0]), None
+
+
+def _planned_grads(saved: Saved, plan: EdgePlan, grad: Tensor) -> Sequence[Tensor | None]:
+    from gnnlab.ops.scatter import scatter
+
+    return scatter(grad, saved.tensors[1], plan.num_dst, plan=plan), None
+
+
+def _planned_fake(sizes: Any, x: Tensor, index: Tensor) -> Tensor:
+    return _fake(x, index)
+
+
+_GATHER = Operator(
+    "gather",
+    "(Tensor x, Tensor index) -> Tensor",
+    run=_run,
+    fake=_fake,
+    grads=_grads,
+    keep=(1,),
+    fold=0,
+)
+_PLANNED = Operator(
+    "gather_planned",
+    "(plan, Tensor x, Tensor index) -> Tensor",
+    run=lambda plan, x, index: _run(x, index),
+    fake=_planned_fake,
+    grads=_planned_grads,
+    keep=(1,),
+    fold=0,
+)

@@ -50,10 +50,12 @@ class EdgePlan:
         EdgePlan(num_src=2, num_dst=3, num_edges=3)
     """
 
-    __slots__ = ("__weakref__", "_edges", "_end", "_transposed")
+    __slots__ = ("__weakref__", "_edges", "_end", "_num_src", "_order", "_transposed")
 
     _edges: Edges
     _end: int
+    _num_src: int
+    _order: Order | None
     _transposed: EdgePlan | None
 
     def __init__(
@@ -87,6 +89,8 @@ class EdgePlan:
     def _set(self, edges: Edges, end: int) -> None:
         object.__setattr__(self, "_edges", edges)
         object.__setattr__(self, "_end", end)
+        object.__setattr__(self, "_num_src", edges.sizes[1 - end])
+        object.__setattr__(self, "_order", None)
         object.__setattr__(self, "_transposed", None)
 
     @classmethod
@@ -136,8 +140,8 @@ class EdgePlan:
         if validate or col.is_cpu:
             validated(col, num_src)
         num_dst = indptr.shape[0] - 1
-        small = max(num_src, num_dst, num_edges) < 2**31
-        order = Order(indptr, col.to(torch.int32 if small else torch.int64), None)
+        small = max(num_src, num_dst, num_edges) < 2**31 - 1
+        order = Order(indptr, col.to(torch.int32 if small else torch.int64), None, num_edges)
         sizes = (num_src, num_dst)
         return cls._of(
             Edges(None, sizes, num_edges, col.device, [None, True], [None, order], {}), 1
@@ -198,7 +202,7 @@ class EdgePlan:
     @property
     def num_src(self) -> int:
         """Number of source rows N."""
-        return self._edges.sizes[1 - self._end]
+        return self._num_src
 
     @property
     def num_dst(self) -> int:
@@ -234,19 +238,28 @@ class EdgePlan:
         return cast(Tensor, self._edges.edge_index)
 
     @property
+    def order(self) -> Order:
+        """The edges grouped by destination, as kernels want them."""
+        found = self._order
+        if found is None:
+            found = self._edges.order(self._end)
+            object.__setattr__(self, "_order", found)
+        return found
+
+    @property
     def indptr(self) -> Tensor:
         """Where the edges of each destination begin in `col` and `perm`: (M + 1,) int64."""
-        return self._edges.order(self._end).indptr
+        return self.order.indptr
 
     @property
     def col(self) -> Tensor:
         """The source of each edge, edges grouped by destination: (E,) int32, int64 if it must."""
-        return self._edges.order(self._end).col
+        return cast(Tensor, self.order.col)
 
     @property
     def perm(self) -> Tensor:
         """Which of the caller's edges each entry of `col` is: (E,), dtype of `col`."""
-        perm = self._edges.order(self._end).perm
+        perm = self.order.perm
         if perm is not None:
             return perm
         dtype = self.col.dtype
@@ -257,7 +270,7 @@ class EdgePlan:
     @property
     def is_sorted(self) -> bool:
         """Whether the edges came grouped by destination already (`perm` is 0, 1, 2, ...)."""
-        return self._edges.order(self._end).perm is None
+        return self.order.perm is None
 
     @property
     def counts(self) -> Tensor:

@@ -1,28 +1,30 @@
-"""Scatter and segment: sums and means of rows that share a destination."""
+"""Scatter and segment: rows that share a destination, reduced to one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from gnnlab.ops import reference
+from gnnlab.ops import _segment, reference
 from gnnlab.ops._arguments import (
+    Reduce,
+    as_float64,
     check_index,
     check_reduce,
-    check_sum_dtype,
-    flat_width,
+    check_reducible,
     index_vector,
-    rows_in_place,
 )
-from gnnlab.ops._library import DTYPES, SCATTER_STRATEGIES, Library, is_traced, kernels_for
+from gnnlab.ops._cpu import DTYPES
+from gnnlab.ops._edges import Order
+from gnnlab.ops._library import cpu_library, is_traced, kernels_for
+from gnnlab.ops._operator import Operator, Saved
 from gnnlab.ops.gather import gather
 from gnnlab.ops.plan import EdgePlan
 
-__all__ = ["scatter", "segment"]
+__all__ = ["scatter", "scatter_arg", "segment"]
 
 
 def scatter(
@@ -30,24 +32,29 @@ def scatter(
     index: Tensor,
     dim_size: int | None = None,
     *,
-    reduce: Literal["sum", "mean"] = "sum",
+    reduce: Reduce = "sum",
     plan: EdgePlan | None = None,
     dim: int = 0,
+    empty_value: float = 0.0,
+    accumulate: Literal["float64"] | None = None,
 ) -> Tensor:
-    """Adds (or averages) the rows of `src` that share a destination: ``out[index[e]] += src[e]``.
+    """Reduces the rows of `src` that share a destination: ``out[index[e]]`` from ``src[e]``.
 
     Args:
         src: one row per edge.
         index: the destination of each edge; int64 or int32. With the shape of `src` (two or more
             dimensions) it moves single items instead of rows, by plain torch.
         dim_size: M, the number of destinations; by default the plan's, or the largest index + 1.
-        reduce: "sum", or "mean" (the sum divided by the number of edges that came).
+        reduce: "sum", "mean" (the sum divided by the number of edges that came), "max", "min" or
+            "mul".
         plan: a plan whose destinations are `index`, which saves sorting; only sizes are compared.
         dim: the dimension of `src` that holds edges.
+        empty_value: what "max" and "min" give where no edge came.
+        accumulate: "float64" computes in that dtype and rounds at the end, to validate results.
 
     Shapes:
         src: (E, *F); index: (E,); with `dim` the edges lie along that dimension.
-        returns: (M, *F), dtype of `src`; destinations that no edge reaches are 0.
+        returns: (M, *F), dtype of `src`; where no edge came 0, for "mul" 1.
 
     Raises:
         IndexError: if an index is outside 0..M-1 (CPU).
@@ -58,48 +65,105 @@ def scatter(
         >>> from gnnlab.ops import scatter
         >>> scatter(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2, 0, 2]), 4)
         tensor([2., 0., 5., 0.])
+        >>> scatter(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2, 0, 2]), 3, reduce="max")
+        tensor([2., 0., 4.])
 
-    Results are the same bits for every number of threads. The gradient is `gather`.
+    Results are the same bits for every number of threads. "max" and "min" propagate NaN, and
+    their gradient flows to one edge only: the first of those that reach the value (torch's
+    `scatter_reduce` divides it among them). bfloat16 and float16 are summed in float32.
     """
     check_reduce(reduce)
-    check_sum_dtype(src, reduce, "src")
-    if src.dim() == 0 or not -src.dim() <= dim < src.dim():
+    check_reducible(src, reduce, "src")
+    if dim != 0 and not -src.dim() <= dim < src.dim():
         raise ValueError(f"scatter: dim {dim} does not exist in src of shape {tuple(src.shape)}")
-    dim %= src.dim()
+    if accumulate is not None:
+        wide = as_float64(src, accumulate)
+        out = scatter(
+            wide, index, dim_size, reduce=reduce, plan=plan, dim=dim, empty_value=empty_value
+        )
+        return out.to(src.dtype)
+    dim = dim % src.dim() if dim else 0
     if isinstance(index, Tensor) and index.dim() > 1:
         return _scatter_items(src, index, dim_size, reduce, dim)
-    index = index_vector(index)
-    if index.shape[0] != src.shape[dim]:
-        raise ValueError(
-            f"scatter: index has {index.shape[0]} entries, but src of shape {tuple(src.shape)} "
-            f"has {src.shape[dim]} rows along dim {dim}"
-        )
-    size = _size(index, dim_size, plan)
     if dim != 0:
-        moved = scatter(src.movedim(dim, 0), index, size, reduce=reduce, plan=plan)
+        moved = scatter(
+            src.movedim(dim, 0), index, dim_size, reduce=reduce, plan=plan, empty_value=empty_value
+        )
         return moved.movedim(0, dim)
-    library = kernels_for(src, index) if src.dtype in DTYPES else None
-    if library is None:
-        if plan is None:
-            check_index(index, size)
-        return reference.scatter(src, index, size, reduce)
-    if src.requires_grad and torch.is_grad_enabled():
-        return _scatter_with_grad(src, index, size, reduce, plan, library)
-    return _scatter_forward(src, index, size, reduce, plan, library)
+    index, size = _checked(src, index, dim_size, plan)
+    if reduce in ("max", "min"):
+        out = _extreme(src, index, size, reduce, plan)
+        if empty_value != 0:
+            counts = reference.count(index, size) if plan is None else plan.counts
+            out = _segment.fill_empty(out, counts, empty_value)
+        return out
+    if plan is not None:
+        return _segment.reduce_rows(plan.order, src, reduce)
+    return cast(Tensor, _SCATTER(src, index, size, reduce))
 
 
-def segment(src: Tensor, indptr: Tensor, *, reduce: Literal["sum", "mean"] = "sum") -> Tensor:
-    """Adds (or averages) consecutive rows: ``out[i]`` comes from ``src[indptr[i]:indptr[i + 1]]``.
+def scatter_arg(
+    src: Tensor,
+    index: Tensor,
+    dim_size: int | None = None,
+    *,
+    reduce: Literal["max", "min"] = "max",
+    plan: EdgePlan | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Returns the max or min as `scatter` does, and which edge each item came from.
+
+    Args:
+        src: one row per edge.
+        index: the destination of each edge; int64 or int32.
+        dim_size: M, the number of destinations; by default the plan's, or the largest index + 1.
+        reduce: "max" or "min".
+        plan: a plan whose destinations are `index`, which saves sorting.
+
+    Shapes:
+        src: (E, *F); index: (E,).
+        returns: values (M, *F) and edges (M, *F) int64; E (one past the end) where none came.
+
+    Raises:
+        IndexError: if an index is outside 0..M-1 (CPU).
+        ValueError: if shapes or dtypes do not fit.
+
+    Example:
+        >>> import torch
+        >>> from gnnlab.ops import scatter_arg
+        >>> scatter_arg(torch.tensor([1.0, 4.0, 4.0]), torch.tensor([0, 0, 0]), 2)
+        (tensor([4., 0.]), tensor([1, 3]))
+
+    Among equal values the lowest edge wins, on every device; the first NaN wins over numbers.
+    """
+    check_reduce(reduce, ("max", "min"))
+    check_reducible(src, reduce, "src")
+    index, size = _checked(src, index, dim_size, plan)
+    if plan is not None:
+        return _segment.extreme_rows(plan.order, src, reduce)
+    return cast("tuple[Tensor, Tensor]", _SCATTER_ARG(src, index, size, reduce))
+
+
+def segment(
+    src: Tensor,
+    indptr: Tensor,
+    *,
+    reduce: Reduce = "sum",
+    empty_value: float = 0.0,
+    accumulate: Literal["float64"] | None = None,
+) -> Tensor:
+    """Reduces consecutive rows: ``out[i]`` comes from ``src[indptr[i]:indptr[i + 1]]``.
 
     Args:
         src: rows in segment order.
         indptr: where each segment begins, and at last the number of rows; starts at 0 and never
             decreases.
-        reduce: "sum" or "mean".
+        reduce: "sum", "mean", "max", "min" or "mul".
+        empty_value: what "max" and "min" give for an empty segment.
+        accumulate: "float64" computes in that dtype and rounds at the end, to validate results.
 
     Shapes:
         src: (E, *F); indptr: (M + 1,) int64 or int32.
-        returns: (M, *F), dtype of `src`; empty segments are 0.
+        returns: (M, *F), dtype of `src`; an empty segment gives 0, for "mul" 1.
 
     Raises:
         ValueError: if `indptr` is not of that form, or shapes or dtypes do not fit.
@@ -111,32 +175,51 @@ def segment(src: Tensor, indptr: Tensor, *, reduce: Literal["sum", "mean"] = "su
         tensor([3., 0., 4.])
     """
     check_reduce(reduce)
-    check_sum_dtype(src, reduce, "src")
-    if src.dim() == 0:
-        raise ValueError("segment needs src with at least one dimension, got a scalar")
+    check_reducible(src, reduce, "src")
+    if accumulate is not None:
+        wide = as_float64(src, accumulate)
+        out = segment(wide, indptr, reduce=reduce, empty_value=empty_value)
+        return out.to(src.dtype)
+    order = segments(indptr, src)
+    if reduce not in ("max", "min"):
+        return _segment.reduce_rows(order, src, reduce)
+    out = _segment.extreme(order, src, reduce)
+    if empty_value != 0:
+        out = _segment.fill_empty(out, order.indptr.diff(), empty_value)
+    return out
+
+
+def segments(indptr: Tensor, src: Tensor) -> Order:
+    """Checks `indptr` against the rows of `src` and returns the order it describes."""
     indptr = index_vector(indptr, "indptr").long()
+    num_rows = src.shape[0]
     if indptr.shape[0] == 0:
         raise ValueError("indptr must have at least one entry: the 0 it starts at")
-    library = kernels_for(src, indptr) if src.dtype in DTYPES else None
-    if library is None:
-        _check_indptr(indptr, src.shape[0])
-        return reference.segment(src, indptr, reduce)
-    if src.requires_grad and torch.is_grad_enabled():
-        return _segment_with_grad(src, indptr, reduce, library)
-    return _segment_forward(src, indptr, reduce, library)
+    library = cpu_library(indptr)
+    if library is not None:
+        library.check(library.check_indptr(indptr.data_ptr(), indptr.shape[0] - 1, num_rows))
+    elif not is_traced(indptr):
+        drops = int((indptr.diff() < 0).sum())
+        if int(indptr[0]) != 0 or int(indptr[-1]) != num_rows or drops:
+            raise ValueError(
+                f"indptr must start at 0, never decrease and end at the number of rows "
+                f"({num_rows}); it starts at {int(indptr[0])}, decreases {drops} times and ends "
+                f"at {int(indptr[-1])}"
+            )
+    return Order(indptr, None, None, num_rows)
 
 
-def _scatter_items(
-    src: Tensor, index: Tensor, dim_size: int | None, reduce: str, dim: int
-) -> Tensor:
-    if index.shape != src.shape or index.dtype not in (torch.int64, torch.int32):
+def _checked(
+    src: Tensor, index: Tensor, dim_size: int | None, plan: EdgePlan | None
+) -> tuple[Tensor, int]:
+    """Returns the index as a vector and the number of destinations."""
+    index = index_vector(index)
+    if src.dim() == 0 or index.shape[0] != src.shape[0]:
         raise ValueError(
-            f"scatter: index must be a vector or an integer tensor of src's shape "
-            f"{tuple(src.shape)}, got {index.dtype} of shape {tuple(index.shape)}"
+            f"scatter: index has {index.shape[0]} entries, but src of shape {tuple(src.shape)} "
+            f"has {src.shape[0] if src.dim() else 0} rows along dim 0"
         )
-    size = _size(index.reshape(-1), dim_size, None)
-    check_index(index.reshape(-1), size)
-    return reference.scatter_items(src, index, size, reduce, dim)
+    return index, _size(index, dim_size, plan)
 
 
 def _size(index: Tensor, dim_size: int | None, plan: EdgePlan | None) -> int:
@@ -155,158 +238,92 @@ def _size(index: Tensor, dim_size: int | None, plan: EdgePlan | None) -> int:
     return dim_size
 
 
-def _check_indptr(indptr: Tensor, num_rows: int) -> None:
-    if is_traced():
-        return
-    drops = int((indptr.diff() < 0).sum())
-    if int(indptr[0]) != 0 or int(indptr[-1]) != num_rows or drops:
-        raise ValueError(
-            f"indptr must start at 0, never decrease and end at the number of rows ({num_rows}); "
-            f"it starts at {int(indptr[0])}, decreases {drops} times and ends at {int(indptr[-1])}"
-        )
-
-
-def _scatter_forward(
-    src: Tensor,
-    index: Tensor,
-    size: int,
-    reduce: str,
-    plan: EdgePlan | None,
-    library: Library,
-    strategy: str = "auto",
+def _scatter_items(
+    src: Tensor, index: Tensor, dim_size: int | None, reduce: str, dim: int
 ) -> Tensor:
+    if index.shape != src.shape or index.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"scatter: index must be a vector or an integer tensor of src's shape "
+            f"{tuple(src.shape)}, got {index.dtype} of shape {tuple(index.shape)}"
+        )
+    size = _size(index.reshape(-1), dim_size, None)
+    check_index(index.reshape(-1), size)
+    return reference.scatter_items(src, index, size, reduce, dim)
+
+
+def _extreme(src: Tensor, index: Tensor, size: int, reduce: str, plan: EdgePlan | None) -> Tensor:
     if plan is not None:
-        if plan.is_sorted:
-            return _segment_forward(src, plan.indptr, reduce, library)
-        return _planned_forward(src, plan, reduce, library)
-    rows, step = rows_in_place(src)
-    out = src.new_empty((size, *src.shape[1:]))
-    library.check(
-        library.scatter(
-            rows.data_ptr(),
-            step,
-            index.data_ptr(),
-            index.element_size(),
-            index.shape[0],
-            size,
-            flat_width(src),
-            reduce == "mean",
-            DTYPES[src.dtype],
-            out.data_ptr(),
-            SCATTER_STRATEGIES[strategy],
-            torch.get_num_threads(),
-        )
-    )
-    return out
+        return _segment.extreme(plan.order, src, reduce)
+    if is_traced(src) or (src.requires_grad and torch.is_grad_enabled()):
+        return cast(Tensor, _SCATTER_ARG(src, index, size, reduce)[0])
+    return _run(src, index, size, reduce)
 
 
-def _planned_forward(src: Tensor, plan: EdgePlan, reduce: str, library: Library) -> Tensor:
-    """Sums rows through the plan's order: an spmm whose columns are the edges themselves."""
-    rows, step = rows_in_place(src)
-    out = src.new_empty((plan.num_dst, *src.shape[1:]))
-    perm = plan.perm
-    library.check(
-        library.spmm(
-            plan.indptr.data_ptr(),
-            perm.data_ptr(),
-            None,
-            perm.element_size(),
-            plan.num_dst,
-            plan.num_edges,
-            rows.data_ptr(),
-            step,
-            1,
-            flat_width(src),
-            None,
-            0,
-            reduce == "mean",
-            DTYPES[src.dtype],
-            out.data_ptr(),
-            torch.get_num_threads(),
-        )
-    )
-    return out
+# ---- the operators -----------------------------------------------------------------------------
 
 
-def _segment_forward(src: Tensor, indptr: Tensor, reduce: str, library: Library) -> Tensor:
-    rows, step = rows_in_place(src)
-    out = src.new_empty((indptr.shape[0] - 1, *src.shape[1:]))
-    library.check(
-        library.segment(
-            rows.data_ptr(),
-            step,
-            indptr.data_ptr(),
-            indptr.shape[0] - 1,
-            src.shape[0],
-            flat_width(src),
-            reduce == "mean",
-            DTYPES[src.dtype],
-            out.data_ptr(),
-            torch.get_num_threads(),
-        )
-    )
-    return out
+def _run(src: Tensor, index: Tensor, size: int, reduce: str) -> Tensor:
+    kernels = kernels_for(src)
+    if kernels is not None and src.dtype in DTYPES and index.device == src.device:
+        return kernels.scatter(src, index, size, reduce, False)[0]
+    check_index(index, size)
+    return reference.scatter(src, index, size, reduce)
 
 
-def divide_rows(x: Tensor, counts: Tensor) -> Tensor:
-    """Divides row i of `x` by counts[i], or by 1 where that is 0."""
-    return x / counts.clamp(min=1).to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+def _run_arg(src: Tensor, index: Tensor, size: int, reduce: str) -> tuple[Tensor, Tensor]:
+    kernels = kernels_for(src)
+    if kernels is not None and src.dtype in DTYPES and index.device == src.device:
+        return cast("tuple[Tensor, Tensor]", kernels.scatter(src, index, size, reduce, True))
+    check_index(index, size)
+    return reference.scatter_arg(src, index, size, reduce)
 
 
-class _Scatter(Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        src: Tensor,
-        index: Tensor,
-        size: int,
-        reduce: str,
-        plan: EdgePlan | None,
-        library: Library,
-    ) -> Tensor:
-        ctx.save_for_backward(index)
-        ctx.reduce, ctx.plan, ctx.size = reduce, plan, size
-        return _scatter_forward(src, index, size, reduce, plan, library)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        (index,) = ctx.saved_tensors
-        if ctx.reduce == "mean":
-            plan = ctx.plan
-            counts = reference.count(index, ctx.size) if plan is None else plan.counts
-            grad = divide_rows(grad, counts)
-        return gather(grad, index, plan=ctx.plan), None, None, None, None, None
+def _fake(src: Tensor, index: Tensor, size: int, reduce: str) -> Tensor:
+    return src.new_empty((size, *src.shape[1:]))
 
 
-class _Segment(Function):
-    @staticmethod
-    def forward(ctx: Any, src: Tensor, indptr: Tensor, reduce: str, library: Library) -> Tensor:
-        ctx.save_for_backward(indptr)
-        ctx.reduce, ctx.num_rows, ctx.library = reduce, src.shape[0], library
-        return _segment_forward(src, indptr, reduce, library)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        (indptr,) = ctx.saved_tensors
-        if ctx.reduce == "mean":
-            grad = divide_rows(grad, indptr.diff())
-        return _repeat_with_grad(grad, indptr, ctx.num_rows), None, None, None
+def _fake_arg(src: Tensor, index: Tensor, size: int, reduce: str) -> tuple[Tensor, Tensor]:
+    out = _fake(src, index, size, reduce)
+    return out, torch.empty_like(out, dtype=torch.int64)
 
 
-class _Repeat(Function):
-    """Row i of `x` once for each row of segment i: the gradient of `segment`, and the reverse."""
+def _grads(saved: Saved, grad: Tensor) -> Sequence[Any]:
+    src, index = saved.tensors[:2]
+    size, reduce = saved.options
+    if reduce == "mul":
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, indptr: Tensor, num_rows: int) -> Tensor:
-        ctx.save_for_backward(indptr)
-        return gather(x, reference.rows_of(indptr, num_rows))
+        def total(x: Tensor) -> Tensor:
+            return cast(Tensor, _SCATTER(x, index, size, "sum"))
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (indptr,) = ctx.saved_tensors
-        return segment(grad, indptr), None, None
+        def product(x: Tensor) -> Tensor:
+            return cast(Tensor, _SCATTER(x, index, size, "mul"))
+
+        out = _segment.product_gradient(src, grad, total, product, lambda x: gather(x, index))
+        return out, None, None, None
+    if reduce == "mean":
+        grad = _segment.divide_rows(grad, reference.count(index, size))
+    return gather(grad, index), None, None, None
 
 
-_scatter_with_grad = cast("Callable[..., Tensor]", _Scatter.apply)
-_segment_with_grad = cast("Callable[..., Tensor]", _Segment.apply)
-_repeat_with_grad = cast("Callable[..., Tensor]", _Repeat.apply)
+def _grads_arg(saved: Saved, grad: Tensor, _: Any) -> Sequence[Any]:
+    num_edges = saved.shape[0]
+    return _segment.to_edges(grad, saved.outputs[1], num_edges), None, None, None
+
+
+_SCATTER = Operator(
+    "scatter",
+    "(Tensor src, Tensor index, SymInt size, str reduce) -> Tensor",
+    run=_run,
+    fake=_fake,
+    grads=_grads,
+    keep=lambda inputs: (0, 1) if inputs[3] == "mul" else (1,),
+    fold=0,
+)
+_SCATTER_ARG = Operator(
+    "scatter_arg",
+    "(Tensor src, Tensor index, SymInt size, str reduce) -> (Tensor, Tensor)",
+    run=_run_arg,
+    fake=_fake_arg,
+    grads=_grads_arg,
+    keep=("out1",),
+)
