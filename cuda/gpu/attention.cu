@@ -22,6 +22,11 @@ struct State {
   Part sum;
 };
 
+GL_FN A lowest() { return -(A)gl_float(0x7f800000u); }
+
+// exp(x - largest), with 1 for two equal infinities.
+GL_FN A relative(A x, A largest) { return x == largest ? (A)1 : gl_exp(x - largest); }
+
 // Changes what the exponentials are relative to.
 GL_FN void rescale(State& state, A largest) {
   const A by = relative(state.largest, largest);

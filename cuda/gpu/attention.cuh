@@ -83,11 +83,6 @@ GL_FN Lane this_lane() {
   return Lane{lane % kLanes, head, lane / (kLanes * kHeads), head < HEADS};
 }
 
-GL_FN A lowest() { return -(A)gl_float(0x7f800000u); }
-
-// exp(x - largest), with 1 for two equal infinities.
-GL_FN A relative(A x, A largest) { return x == largest ? (A)1 : gl_exp(x - largest); }
-
 GL_FN bool has_column(const Lane& lane, i32 chunk) {
   return WIDTH % (kLanes * VEC) == 0 || (chunk * kLanes + lane.part) * VEC < WIDTH;
 }
@@ -144,15 +139,6 @@ GL_FN A dot(const Part& x, const Part& y) {
   A sum = 0;
   GL_EACH_ITEM sum += x.item[c][n] * y.item[c][n];
   return head_sum(sum);
-}
-
-// Sum over the edges that a warp works on side by side.
-GL_FN A edge_sum(A x) {
-  GL_UNROLL for (i32 d = kLanes * kHeads; d < 32; d *= 2) x += gl_shfl_xor(GL_ALL, x, d);
-  return x;
-}
-GL_FN void edge_sum(Part& part) {
-  if (kEdges > 1) GL_EACH_ITEM part.item[c][n] = edge_sum(part.item[c][n]);
 }
 
 // Sum over the warps of a block, in their order; every warp gets it. shared: kThreads items.

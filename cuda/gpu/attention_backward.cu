@@ -35,6 +35,15 @@ GL_FN Edge edge_at(const AttentionArgs& a, i64 place, i64 end) {
               wanted && a.perm ? (i64)a.perm[place] : place, wanted};
 }
 
+// Sum over the edges that a warp works on side by side.
+GL_FN A edge_sum(A x) {
+  GL_UNROLL for (i32 d = kLanes * kHeads; d < 32; d *= 2) x += gl_shfl_xor(GL_ALL, x, d);
+  return x;
+}
+GL_FN void edge_sum(Part& part) {
+  if (kEdges > 1) GL_EACH_ITEM part.item[c][n] = edge_sum(part.item[c][n]);
+}
+
 // `with_dot`: whether <grad, out> is there already.
 GL_FN void load_target(const AttentionArgs& a, const Lane& lane, i64 row, bool wanted,
                        bool with_dot, Target& t) {
