@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gnnlab.ops._gpu._source import HEADER, Unit, read_source
+from gnnlab.ops._gpu._source import Unit, headers, read_source
 
 __all__ = ["CompileError", "Compiler", "Nvrtc", "cache_folder", "compiler", "find_nvrtc"]
 
@@ -56,14 +56,17 @@ class Nvrtc:
         self._call("nvrtcGetSupportedArchs", found)
         return list(found)
 
-    def compile(self, text: str, name: str, header: str, options: list[str]) -> tuple[bytes, str]:
+    def compile(
+        self, text: str, name: str, headers: dict[str, str], options: list[str]
+    ) -> tuple[bytes, str]:
         """Returns the compiled code (PTX for an architecture "compute_...") and the log."""
         program = ctypes.c_void_p()
-        one = ctypes.c_char_p * 1
+        strings = ctypes.c_char_p * len(headers)
         self._call(
             "nvrtcCreateProgram",
-            *(ctypes.byref(program), text.encode(), name.encode(), 1),
-            *(one(header.encode()), one(HEADER.encode())),
+            *(ctypes.byref(program), text.encode(), name.encode(), len(headers)),
+            strings(*(content.encode() for content in headers.values())),
+            strings(*(header.encode() for header in headers)),
         )
         try:
             flags = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
@@ -141,7 +144,7 @@ class Compiler:
 
     def key(self, code: Unit, arch: str) -> str:
         """Returns the cache name: a digest of all that the result depends on."""
-        parts = [read_source(f"{code.source}.cu"), read_source(HEADER), str(self.nvrtc.version)]
+        parts = [read_source(f"{code.source}.cu"), *headers().values(), str(self.nvrtc.version)]
         text = "\0".join([*parts, *self.options(code, arch)])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -179,9 +182,7 @@ class Compiler:
     def compile_fresh(self, code: Unit, arch: str) -> tuple[bytes, str]:
         """Returns the machine code and NVRTC's log, whatever the cache holds."""
         name = f"{code.source}.cu"
-        return self.nvrtc.compile(
-            read_source(name), name, read_source(HEADER), self.options(code, arch)
-        )
+        return self.nvrtc.compile(read_source(name), name, headers(), self.options(code, arch))
 
 
 @functools.cache

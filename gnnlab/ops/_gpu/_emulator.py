@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gnnlab.ops._gpu._compile import cache_folder
 from gnnlab.ops._gpu._launch import Argument, RawRows, pack
-from gnnlab.ops._gpu._source import HEADER, Unit, source_folder
+from gnnlab.ops._gpu._source import Unit, headers, source_folder
 
 __all__ = ["EmulationError", "Emulator"]
 
@@ -224,10 +224,9 @@ def _runtime() -> Any:
 
 def _build(folder: Path, code: Unit) -> Path:
     source = folder / f"{code.source}.cu"
-    header = source_folder() / HEADER
     flags = [*_FLAGS, *_WATCHED, *(f"-D{key}={value}" for key, value in code.defines)]
-    flags += [f"-I{header.parent}", f"-I{_emulator_folder()}"]
-    return _compile(source, flags, _shim() + header.read_text())
+    flags += [f"-I{source_folder()}", f"-I{_emulator_folder()}"]
+    return _compile(source, flags, _shim() + "".join(headers().values()))
 
 
 def _compile(source: Path, flags: list[str], depends: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,10 +19,10 @@ __all__ = [
     "Provider",
     "RawRows",
     "Unit",
-    "facts_of",
     "index_name",
     "pack",
     "row_stride",
+    "row_width",
     "unit",
 ]
 
@@ -105,19 +105,18 @@ def pack(args: Sequence[Argument]) -> bytes:
 
 
 def index_name(order: Order) -> str:
-    """Returns what gl.cuh calls the type of `col` and `perm`; i64 when there is neither."""
-    index = order.perm if order.col is None else order.col
-    return "i64" if index is None else TYPE_NAMES[index.dtype]
+    """Returns what gl.cuh calls the type of `col`, `perm` and args."""
+    return TYPE_NAMES[order.place_dtype]
+
+
+def row_width(x: Tensor) -> int:
+    """Returns the number of items in a row of x (N, *F), also when there are no rows."""
+    width = 1
+    for size in x.shape[1:]:
+        width *= size
+    return width
 
 
 def row_stride(x: Tensor) -> int:
     """Returns the distance between rows of x (N, *F) in items."""
-    if x.dim() > 1 and x.shape[0] > 1:
-        return x.stride(0)
-    return x.numel() // max(x.shape[0], 1) if x.dim() > 1 else (x.stride(0) if x.dim() else 1)
-
-
-def facts_of(order: Order) -> dict[Any, Any]:
-    """Returns the Order's store of facts about it, a fresh one if it keeps none."""
-    facts: dict[Any, Any] | None = getattr(order, "facts", None)
-    return {} if facts is None else facts
+    return x.stride(0) if x.dim() and x.shape[0] > 1 else row_width(x)

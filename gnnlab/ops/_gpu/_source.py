@@ -7,7 +7,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["HEADER", "Unit", "read_source", "source_folder", "unit"]
+__all__ = ["HEADER", "Unit", "headers", "read_source", "source_folder", "unit"]
 
 HEADER = "gl.cuh"
 
@@ -45,6 +45,12 @@ def source_folder() -> Path:
         if file.name == HEADER:
             return Path(str(file.locate())).parent
     raise OSError("the CUDA sources are missing from this installation of gnnlab")
+
+
+@functools.cache
+def headers() -> dict[str, str]:
+    """Returns the headers that kernels may include: name and text."""
+    return {path.name: path.read_text() for path in sorted(source_folder().glob("*.cuh"))}
 
 
 @functools.cache
