@@ -219,7 +219,9 @@ class CpuKernels:
     def sddmm(self, order: Order, a: Tensor, b: Tensor, op: str) -> Tensor:
         """See `Kernels.sddmm`."""
         heads, width = b.shape[1:]
-        out = b.new_empty((order.num_edges, heads) if op == "dot" else (order.num_edges, *b.shape[1:]))
+        out = b.new_empty(
+            (order.num_edges, heads) if op == "dot" else (order.num_edges, *b.shape[1:])
+        )
         self._check(
             self.library.sddmm(
                 order.address or order.locate(),
@@ -240,7 +242,9 @@ class CpuKernels:
     def softmax(self, order: Order, src: Tensor, kind: str) -> Tensor:
         """See `Kernels.softmax`."""
         heads = src.shape[1]
-        out = src.new_empty((order.num_rows, heads)) if kind == "logsumexp" else torch.empty_like(src)
+        out = (
+            src.new_empty((order.num_rows, heads)) if kind == "logsumexp" else torch.empty_like(src)
+        )
         self._check(
             self.library.softmax(
                 order.address or order.locate(),

@@ -12,7 +12,7 @@ source, and the number of sources; an order without columns as `indptr, perm, nu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, is_grad_enabled
@@ -25,7 +25,10 @@ from gnnlab.ops.plan import EdgePlan
 
 __all__ = ["Operator", "Saved"]
 
-_LIBRARY = torch.library.Library("gnnlab", "DEF")
+Values = tuple[Any, ...]
+Keep = tuple[int | str, ...]
+
+_LIBRARY: Any = torch.library.Library("gnnlab", "DEF")  # type: ignore[no-untyped-call]
 _PLAN = (
     "Tensor indptr, Tensor col, Tensor perm, Tensor? indptr_t, Tensor? col_t, Tensor? perm_t, "
     "SymInt num_src"
@@ -48,8 +51,8 @@ class Operator:
 
     Args:
         name: under which torch knows it: `torch.ops.gnnlab.<name>`.
-        schema: arguments, tensors first, and results in torch's schema language; "plan" (an EdgePlan) or "order"
-            (an Order) may come first.
+        schema: arguments, tensors first, and results in torch's schema language; "plan" (an
+            EdgePlan) or "order" (an Order) may stand before the tensors.
         run: computes it; called with gradients off.
         fake: returns empty tensors of the right shape; a plan is given by its sizes
             (num_src, num_dst, num_edges), an order by (num_rows, num_edges).
@@ -79,7 +82,8 @@ class Operator:
         self._offset = 1 if self._prefix else 0
         if self._prefix:
             schema = schema.replace(f"({kind}", f"({self._prefix.schema}", 1)
-        self._keep, self._keeper = ((), keep) if callable(keep) else (keep, None)
+        self._keep: Keep = () if callable(keep) else keep
+        self._keeper: Callable[[Values], Keep] | None = keep if callable(keep) else None
         arguments, _, results = schema.partition(" -> ")
         self._num_tensors = arguments.count("Tensor ") + arguments.count("Tensor? ")
         if self._prefix:
@@ -96,8 +100,8 @@ class Operator:
                 lib=_LIBRARY,
             )  # fmt: skip
         self._registered = getattr(torch.ops.gnnlab, name).default
-        self.apply = self._make_function().apply
-        self._transformed = self._make_transformed().apply
+        self.apply: Callable[..., Any] = self._make_function().apply
+        self._transformed: Callable[..., Any] = self._make_transformed().apply
 
     def __call__(self, *args: Any) -> Any:
         """Computes the operator by the shortest way that is right."""
@@ -143,7 +147,7 @@ class Operator:
             @staticmethod
             def backward(ctx: Any, *gradients: Tensor | None) -> Any:
                 if operator.lists:
-                    gradients = (gradients,)
+                    gradients = cast(Any, (gradients,))
                 found = operator._backward(ctx, ctx.needs_input_grad[operator._offset :], gradients)
                 return (None, *found) if operator._offset else tuple(found)
 

@@ -172,9 +172,7 @@ def segment_std(
     return torch.where(positive, torch.where(positive, variance, 1.0).sqrt(), 0.0)
 
 
-def _order(
-    src: Tensor, index: Tensor | None, indptr: Tensor | None, dim_size: int | None
-) -> Order:
+def _order(src: Tensor, index: Tensor | None, indptr: Tensor | None, dim_size: int | None) -> Order:
     check_floating(src, "src")
     if src.dim() == 0 or (index is None) == (indptr is None):
         raise ValueError("give src with at least one dimension and either index or indptr")

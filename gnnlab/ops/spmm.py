@@ -189,7 +189,7 @@ def _run(plan: EdgePlan, x: Tensor, weight: Tensor | None, reduce: str) -> Tenso
     kernels = _kernels(x, weight)
     if kernels is not None:
         return cast(Tensor, kernels.reduce(plan.order, x, weight, reduce, False)[0])
-    return reference.spmm(plan.src, plan.dst, plan.num_dst, x, weight, reduce)
+    return reference.spmm(*plan._ends(), x, weight, reduce)
 
 
 def _fake(sizes: Any, x: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
@@ -218,7 +218,9 @@ def _grads(saved: Saved, plan: EdgePlan, grad: Tensor) -> Sequence[Tensor | None
 def weight_gradient(plan: EdgePlan, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Dot product of the two ends' rows of each edge, per head if the weight is."""
     heads = weight.shape[1] if weight.dim() == 2 else 1
-    width = x[0].numel() // heads if x.shape[0] and heads else grad.shape[1:].numel() // max(heads, 1)
+    width = (
+        x[0].numel() // heads if x.shape[0] and heads else grad.shape[1:].numel() // max(heads, 1)
+    )
     shaped = [t.reshape(t.shape[0], heads, width) for t in (grad, x)]
     return sddmm(plan, *shaped).reshape(weight.shape)
 
@@ -230,13 +232,11 @@ def _run_arg(
     if kernels is not None:
         return cast("tuple[Tensor, Tensor]", kernels.reduce(plan.order, x, weight, reduce, True))
     order = plan.order
-    out, edges = reference.spmm_arg(plan.src, plan.dst, plan.num_dst, x, weight, reduce)
+    out, edges = reference.spmm_arg(*plan._ends(), x, weight, reduce)
     return out, order.places_of(edges).to(order.place_dtype)
 
 
-def _fake_arg(
-    sizes: Any, x: Tensor, weight: Tensor | None, reduce: str
-) -> tuple[Tensor, Tensor]:
+def _fake_arg(sizes: Any, x: Tensor, weight: Tensor | None, reduce: str) -> tuple[Tensor, Tensor]:
     out = _fake(sizes, x, weight, reduce)
     small = sizes[2] < 2**31 - 1
     return out, torch.empty_like(out, dtype=torch.int32 if small else torch.int64)
@@ -285,14 +285,12 @@ def _arg_gradient(
     return gx, gweight
 
 
-def _run_multi(
-    plan: EdgePlan, x: Tensor, weight: Tensor | None, reduce: str
-) -> tuple[Tensor, ...]:
+def _run_multi(plan: EdgePlan, x: Tensor, weight: Tensor | None, reduce: str) -> tuple[Tensor, ...]:
     names = tuple(reduce.split(",")) if reduce else ()
     kernels = _kernels(x, weight) if x.dtype.is_floating_point else None
     if kernels is not None:
         return tuple(kernels.reduce_multi(plan.order, x, weight, names))
-    found = reference.spmm_multi(plan.src, plan.dst, plan.num_dst, x, weight, names)
+    found = reference.spmm_multi(*plan._ends(), x, weight, names)
     return tuple(found)
 
 
@@ -327,19 +325,15 @@ def _std_gradient(plan: EdgePlan, grad: Tensor, x: Tensor, weight: Tensor | None
     return x * spmm(plan.T, share, square) - spmm(plan.T, share * mean, weight)
 
 
-def _run_backward(
-    plan: EdgePlan, grad: Tensor, x: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor]:
+def _run_backward(plan: EdgePlan, grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     kernels = _kernels(x, weight)
     if kernels is not None:
         return cast("tuple[Tensor, Tensor]", kernels.spmm_backward(plan.order, grad, x, weight))
-    gx = reference.spmm(plan.src, plan.dst, plan.num_dst, grad, weight)
+    gx = reference.spmm(*plan._ends(), grad, weight)
     return gx, weight_gradient(plan.T, grad, x, weight)
 
 
-def _fake_backward(
-    sizes: Any, grad: Tensor, x: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor]:
+def _fake_backward(sizes: Any, grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), torch.empty_like(weight)
 
 
