@@ -143,7 +143,10 @@ GL_FN void second_pass(const SoftmaxArgs& a, const Team& team, i64 row, i64 begi
     return;
   }
   A scale = 0;
-  if (!BACKWARD) scale = KIND == kSoftmax ? 1 / state.total : gl_log(state.total);
+  if (!BACKWARD) {
+    const A zero = state.largest - state.largest;  // an infinite largest item makes all NaN
+    scale = KIND == kSoftmax ? gl_exp(zero) / state.total : gl_log(state.total) + zero;
+  }
   const i64 chunk = kKept * team.step;
   for (i64 base = begin; base < end; base += chunk) {
     if (end - begin > chunk) read(a, team, base, end, kept);

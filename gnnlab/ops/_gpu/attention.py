@@ -265,7 +265,7 @@ def _operands(
 ) -> tuple[Tensor | int | float | None, ...]:
     """Returns the first fields of AttentionArgs."""
     return (
-        *(order.indptr, order.col, order.perm, order.indptr.shape[0] - 1),
+        *(order.indptr, order.col, order.perm, order.num_rows),
         *(ends.query, ends.key, ends.value, ends.att, ends.edge, largest, total),
         *(ends.factor, math.ceil(ends.dropout * 2**32)),
         1 / (1 - ends.dropout) if ends.dropout < 1 else 0.0,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gnnlab.ops._edges import Order
-from gnnlab.ops._gpu._launch import TYPE_NAMES, Unit, index_name, unit
+from gnnlab.ops._gpu._launch import TYPE_NAMES, Unit, index_name, row_width, unit
 from gnnlab.ops._gpu.rows import Rows
 
 __all__ = ["VARIANTS", "Edges", "power_of_two", "vector_items"]
@@ -41,7 +41,8 @@ class Edges(Rows):
     def sddmm(self, order: Order, a: Tensor, b: Tensor, op: str) -> Tensor:
         """See Kernels.sddmm."""
         heads, width = a.shape[1], a.shape[2]
-        shape = (_num_edges(order), heads) if op == "dot" else (_num_edges(order), heads, width)
+        edges = order.num_edges
+        shape = (edges, heads) if op == "dot" else (edges, heads, width)
         out = self.launcher.empty(shape, a.dtype, a.device)
         if op != "dot":
             heads, width = 1, heads * width
@@ -60,11 +61,11 @@ class Edges(Rows):
                 LANES=lanes,
             ),
             "sddmm",
-            -(-_num_edges(order) * heads // per_block),
+            -(-edges * heads // per_block),
             _DOT_BLOCK,
             0,
             *(order.indptr, order.col, order.perm, a, b, out),
-            *(order.indptr.shape[0] - 1, _num_edges(order), heads, width),
+            *(order.num_rows, edges, heads, width),
         )
         return out
 
@@ -74,14 +75,13 @@ class Edges(Rows):
         """See Kernels.spmm_backward: a weighted sum over the transpose, and a dot per edge."""
         gx, _ = self.reduce(order, grad, weight, "sum", False)
         heads = weight.shape[1] if weight.dim() > 1 else 1
-        shaped = [t.reshape(t.shape[0], heads, width(t) // max(heads, 1)) for t in (x, grad)]
+        shaped = [t.reshape(t.shape[0], heads, row_width(t) // max(heads, 1)) for t in (x, grad)]
         gweight = self.sddmm(order, shaped[0].contiguous(), shaped[1].contiguous(), "dot")
         return gx, gweight.view(weight.shape)
 
     def softmax(self, order: Order, src: Tensor, kind: str) -> Tensor:
         """See Kernels.softmax."""
-        rows = order.indptr.shape[0] - 1
-        shape = (rows, src.shape[1]) if kind == "logsumexp" else src.shape
+        shape = (order.num_rows, src.shape[1]) if kind == "logsumexp" else src.shape
         out = self.launcher.empty(shape, src.dtype, src.device)
         self._softmax(order, src, None, out, kind)
         return out
@@ -95,7 +95,7 @@ class Edges(Rows):
     def _softmax(
         self, order: Order, src: Tensor, grad: Tensor | None, out: Tensor, kind: str
     ) -> None:
-        rows, (edges, heads) = order.indptr.shape[0] - 1, src.shape
+        rows, edges, heads = order.num_rows, order.num_edges, src.shape[1]
         if out.numel() == 0:
             return
         group = 8 if edges <= _SHORT_ROWS * rows else 32
@@ -132,15 +132,3 @@ def vector_items(width: int, *tensors: Tensor) -> int:
     while items > 1 and (width % items or any(t.data_ptr() % (items * size) for t in tensors)):
         items //= 2
     return items
-
-
-def width(x: Tensor) -> int:
-    """Returns the number of items in a row of x (N, *F), also when there are no rows."""
-    items = 1
-    for size in x.shape[1:]:
-        items *= size
-    return items
-
-
-def _num_edges(order: Order) -> int:
-    return order.col.shape[0]
