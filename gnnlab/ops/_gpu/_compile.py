@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gnnlab.errors import GnnlabError
 from gnnlab.ops._gpu._source import Unit, headers, read_source
 
 __all__ = ["CompileError", "Compiler", "Nvrtc", "cache_folder", "compiler", "find_nvrtc"]
@@ -27,8 +28,8 @@ _PACKAGES = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu13", "nvidia-cuda-nvrtc-c
 _DIGEST_BYTES = 32
 
 
-class CompileError(RuntimeError):
-    """NVRTC refused a source; its log is the message."""
+class CompileError(GnnlabError, RuntimeError):
+    """NVRTC refused a source or a GPU; the message says why."""
 
 
 def cache_folder() -> Path:
@@ -164,6 +165,10 @@ class Compiler:
     def path(self, code: Unit, arch: str) -> Path:
         """Returns the file of the disk cache."""
         return self.folder / f"{self.key(code, arch)}.cubin"
+
+    def is_kept(self, code: Unit, arch: str) -> bool:
+        """Whether the disk cache has it, undamaged."""
+        return _read(self.path(code, arch)) is not None
 
     def compile(self, code: Unit, arch: str) -> bytes:
         """Returns the machine code of a Unit."""
