@@ -7,7 +7,7 @@ belong to each: slow, and independent of the code it judges. It is differentiabl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import leaky_relu
@@ -24,11 +24,8 @@ class Case:
     inputs: Callable  # (values, n, m, e) -> tensors
     call: Callable  # (plan, *tensors) -> tensor
     oracle: Callable  # (src, dst, m, *tensors) -> tensor
-    grad: bool = True
     twice: bool = True
-    batched: tuple[int, ...] = (0,)  # which inputs vmap can batch
     smooth: bool = True  # whether finite differences make sense at random points
-    marks: tuple = field(default=())
 
     def __str__(self):
         return self.name
@@ -175,7 +172,6 @@ def sddmm_case(op):
 
 def spmm_cases():
     for reduce in ("sum", "mean", "max", "min"):
-        smooth = reduce in ("sum", "mean")
 
         def call(plan, x, weight=None, reduce=reduce):
             return ops.spmm(plan, x, weight, reduce=reduce)
@@ -197,7 +193,6 @@ def spmm_cases():
             lambda values, n, m, e: (values(n, 3, 5), values(e, 3)),
             call,
             spmm_oracle(reduce),
-            marks=() if smooth else (),
         )
 
 

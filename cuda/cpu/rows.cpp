@@ -1,33 +1,73 @@
-// Reductions over rows of edges: out[i] = sum (or mean) of w[e] * x[j] over the places of row i.
+// Reduce: out[i] = sum, mean, max, min or product of w[e] * x[j] over the places of row i, without
+// an (E, F) array. SpMM, its transpose (weights are read through perm, so nothing is re-ordered) and
+// segment reduction (no col: rows lie side by side) are all this call.
 //
-// Algorithm: row sums with tiles in registers, see include/row_sum.h.
+// Algorithm: tiles of the result in registers, see include/row_reduce.h, which also gives the order.
+// Reads 8 (M + 1) + 4 E (+ 4 E perm + s E weights) + s E F bytes, writes s M F (+ 4 M F of arg). At
+//   F = 64 the time is that of fetching E rows of 256 bytes from cache. At F <= 32 the adder's
+//   latency would dominate, hence several accumulators.
+// Weighted: each product is rounded before it is added (no fused multiply-add), so that all
+//   instruction sets agree. bfloat16 and float16: float32 throughout, rounded once at the end.
+// Measured by: gnnlab.bench.ops, rows "spmm" and "segment".
 #include "families.h"
-#include "row_sum.h"
+#include "row_reduce.h"
 
 namespace gnnlab::GNNLAB_NS {
 namespace {
 
-template <typename T, class Col, class Place>
-int weighted(RowSum<T>& job, const Col& col, const T* weight, int64_t weight_heads, const Place& place) {
-  if (weight) return sum_all(job, col, Weight<T, Place>{weight, weight_heads, place});
-  job.width *= job.heads;
-  job.heads = 1;
-  return sum_all(job, col, NoWeight{});
-}
-
-template <typename T, typename I>
-int run(const gnnlab_rows& r, RowSum<T> job, const T* weight, int64_t weight_heads) {
-  if (weight && weight_heads == 1) {
+template <Mode MODE, typename S>
+int choose_edges(const gnnlab_rows& rows, RowJob<S> job, const S* weight, int64_t weight_heads) {
+  if (!weight || weight_heads == 1) {  // heads do not matter
     job.width *= job.heads;
     job.heads = 1;
   }
-  const Listed<I> col{static_cast<const I*>(r.col)}, perm{static_cast<const I*>(r.perm)};
-  if (!r.col) {
-    return r.perm ? weighted(job, InOrder{}, weight, weight_heads, perm)
-                  : weighted(job, InOrder{}, weight, weight_heads, InOrder{});
+  const int64_t step = weight_heads > 1 ? 1 : 0;
+  const bool narrow = rows.index_bytes == 4;
+  if constexpr (MODE != kMul) {
+    if (!rows.col && !weight) return reduce_all<MODE>(job, InOrder<S>{});
+    const int32_t* const col = static_cast<const int32_t*>(rows.col);
+    const int32_t* const perm = static_cast<const int32_t*>(rows.perm);
+    if (col && narrow && !weight) return reduce_all<MODE>(job, Listed<S>{col});
+    if constexpr (std::is_floating_point_v<Compute<S>>)
+      if (col && narrow)
+        return reduce_all<MODE>(job, Weighted<S>{col, perm, weight, weight_heads, step});
   }
-  return r.perm ? weighted(job, col, weight, weight_heads, perm)
-                : weighted(job, col, weight, weight_heads, InOrder{});
+  return reduce_all<MODE>(job, General<S>{rows.col, rows.perm, weight, weight_heads, step, !narrow});
+}
+
+struct ReduceArgs {
+  const gnnlab_rows* rows;
+  const void* x;
+  int64_t ldx, heads, width;
+  const void* weight;
+  int64_t weight_heads;
+  int reduce;
+  void* out;
+  void* arg;
+  int threads;
+};
+
+template <Mode MODE, typename S>
+int run(const ReduceArgs& a) {
+  using C = Compute<S>;
+  constexpr Int<C> kFlip = std::is_floating_point_v<C> ? std::numeric_limits<Int<C>>::min() : Int<C>(-1);
+  const gnnlab_rows& rows = *a.rows;
+  const RowJob<S> job{rows.indptr, rows.num_rows, rows.num_edges, static_cast<const S*>(a.x), a.ldx,
+                      a.heads, a.width, a.reduce == GNNLAB_MEAN,
+                      a.reduce == GNNLAB_MIN ? kFlip : Int<C>(0), static_cast<S*>(a.out), a.arg,
+                      rows.index_bytes == 8, a.threads, nullptr};
+  return choose_edges<MODE>(rows, job, static_cast<const S*>(a.weight), a.weight_heads);
+}
+
+// S for ordering, U for sums: they differ for integers, whose sums wrap around.
+template <typename S, typename U>
+int choose_mode(const ReduceArgs& a) {
+  switch (a.reduce) {
+    case GNNLAB_SUM:
+    case GNNLAB_MEAN: return run<kSum, U>(a);
+    case GNNLAB_MUL: return run<kMul, U>(a);
+    default: return a.arg ? run<kArg, S>(a) : run<kMax, S>(a);
+  }
 }
 
 }  // namespace
@@ -35,23 +75,15 @@ int run(const gnnlab_rows& r, RowSum<T> job, const T* weight, int64_t weight_hea
 int reduce(const gnnlab_rows* rows, const void* x, int64_t ldx, int64_t heads, int64_t width,
            const void* weight, int64_t weight_heads, int reduce, int dtype, void* out, void* arg,
            int threads) {
-  if (arg || reduce > GNNLAB_MEAN || dtype > GNNLAB_F64)
-    return fail(GNNLAB_INTERNAL, "this reduction is not there yet");
-  const auto go = [&](auto t) {
-    using T = decltype(t);
-    const RowSum<T> job{rows->indptr, rows->num_rows, rows->num_edges, static_cast<const T*>(x), ldx,
-                        heads, width, weight_heads > 1 ? 1 : 0, reduce == GNNLAB_MEAN,
-                        static_cast<T*>(out), threads};
-    const T* w = static_cast<const T*>(weight);
-    return rows->index_bytes == 4 ? run<T, int32_t>(*rows, job, w, weight_heads)
-                                  : run<T, int64_t>(*rows, job, w, weight_heads);
-  };
-  return dtype == GNNLAB_F32 ? go(float{}) : go(double{});
-}
-
-int reduce_multi(const gnnlab_rows*, const void*, int64_t, int64_t, int64_t, const void*, int64_t, int,
-                 void*, void*, void*, void*, void*, int) {
-  return fail(GNNLAB_INTERNAL, "this reduction is not there yet");
+  const ReduceArgs a{rows, x, ldx, heads, width, weight, weight_heads, reduce, out, arg, threads};
+  switch (dtype) {
+    case GNNLAB_F32: return choose_mode<float, float>(a);
+    case GNNLAB_F64: return choose_mode<double, double>(a);
+    case GNNLAB_BF16: return choose_mode<Bf16, Bf16>(a);
+    case GNNLAB_F16: return choose_mode<F16, F16>(a);
+    case GNNLAB_I32: return choose_mode<int32_t, uint32_t>(a);
+    default: return choose_mode<int64_t, uint64_t>(a);
+  }
 }
 
 }  // namespace gnnlab::GNNLAB_NS

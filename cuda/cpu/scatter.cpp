@@ -1,17 +1,17 @@
-// Scatter: out[index[e]] += src[e] when the index has no plan; sum or mean, no atomics.
+// Scatter: out[index[e]] is reduced with src[e] when the index has no plan; no atomics.
 //
 // Algorithm, chosen by the sizes alone (never by the number of threads, which must not change bits):
-//   scan: every thread reads the whole index and adds the rows that fall in its own range of
-//     destinations. Best while the output stays in the second-level cache.
-//   sort: counting sort of the index, then the row sums of include/row_sum.h through perm. Best
-//     otherwise: a destination is written once instead of once per edge.
+//   scan (sum and mean): every thread reads the whole index and adds the rows that fall in its own
+//     range of destinations. Best while the output stays in the second-level cache.
+//   sort: counting sort of the index, then `reduce` through perm. Best otherwise: a destination is
+//     written once instead of once per edge.
 // Reads 8 E + s E F bytes (sort: 8 E more and 8 E of perm), writes s M F (scan: rewrites in cache).
 // Range check: scan counts the edges that found an owner; when one did not, its place is looked up.
-// Order of sums: scan adds in the caller's order, sort as include/row_sum.h.
+// Order of sums: scan adds in the caller's order, sort as include/row_reduce.h.
 // Measured by: gnnlab.bench.ops, row "scatter sum".
 #include "counting_sort.h"
 #include "families.h"
-#include "row_sum.h"
+#include "items.h"
 
 namespace gnnlab::GNNLAB_NS {
 namespace {
@@ -21,9 +21,10 @@ struct ScatterArgs {
   int64_t lds;
   const void* index;
   int64_t num_edges, num_dst, width;
-  int mean;
+  int reduce, dtype;
   void* out;
-  int strategy, threads;
+  int64_t* arg;
+  int threads;
 };
 
 constexpr int64_t kScanBytes = 1 << 20;  // largest output that is scanned rather than sorted
@@ -59,12 +60,13 @@ int64_t scan_range(const ScatterArgs& a, int64_t low, int64_t high, int64_t* cou
 
 template <typename T, typename K>
 int scan(const ScatterArgs& a) {
+  const bool mean = a.reduce == GNNLAB_MEAN;
   const int team = useful_threads(a.threads, a.num_edges * max2<int64_t>(a.width, 1));
-  Scratch<int64_t> counts(a.mean ? a.num_dst : 0);
+  Scratch<int64_t> counts(mean ? a.num_dst : 0);
   if (!counts.data) return no_memory();
-  if (a.mean)
+  if (mean)
     for (int64_t i = 0; i < a.num_dst; ++i) counts.data[i] = 0;
-  int64_t* const count = a.mean ? counts.data : nullptr;
+  int64_t* const count = mean ? counts.data : nullptr;
   int64_t owned = 0;
 #pragma omp parallel for num_threads(team) if (team > 1) schedule(static, 1) reduction(+ : owned)
   for (int t = 0; t < team; ++t) {
@@ -78,40 +80,53 @@ int scan(const ScatterArgs& a) {
   return GNNLAB_OK;
 }
 
-template <typename T, typename K, typename I>
+template <typename K, typename I>
 int sort(const ScatterArgs& a) {
   Scratch<int64_t> indptr(a.num_dst + 1);
   Scratch<I> perm(a.num_edges);
-  if (!indptr.data || !perm.data) return no_memory();
-  const int status = counting_sort<K, I>(static_cast<const K*>(a.index), nullptr, a.num_edges, a.num_dst,
-                                         0, indptr.data, nullptr, perm.data, a.threads);
+  const int64_t items = a.num_dst * a.width;
+  Scratch<I> places(a.arg ? items : 0);
+  if (!indptr.data || !perm.data || !places.data) return no_memory();
+  int status = counting_sort<K, I>(static_cast<const K*>(a.index), nullptr, a.num_edges, a.num_dst, 0,
+                                   indptr.data, nullptr, perm.data, a.threads);
   if (status != GNNLAB_OK) return status;
-  const RowSum<T> job{indptr.data, a.num_dst, a.num_edges, static_cast<const T*>(a.src), a.lds, 1,
-                      a.width, 0, a.mean != 0, static_cast<T*>(a.out), a.threads};
-  return sum_all(job, Listed<I>{perm.data}, NoWeight{});
+  const gnnlab_rows rows{indptr.data, perm.data, nullptr, a.num_dst, a.num_edges, sizeof(I), 0};
+  status = reduce(&rows, a.src, a.lds, 1, a.width, nullptr, 0, a.reduce, a.dtype, a.out,
+                  a.arg ? places.data : nullptr, a.threads);
+  if (status != GNNLAB_OK || !a.arg) return status;
+  const int team = useful_threads(a.threads, items);
+#pragma omp parallel for num_threads(team) if (team > 1) schedule(static)
+  for (int64_t i = 0; i < items; ++i) {
+    const int64_t place = places.data[i];
+    a.arg[i] = place == a.num_edges ? place : static_cast<int64_t>(perm.data[place]);
+  }
+  return GNNLAB_OK;
 }
 
-template <typename T, typename K>
-int run(const ScatterArgs& a) {
-  const int64_t bytes = a.num_dst * a.width * static_cast<int64_t>(sizeof(T));
-  const bool scanned = a.strategy == GNNLAB_SCATTER_SCAN ||
-                       (a.strategy == GNNLAB_SCATTER_AUTO && bytes <= kScanBytes);
-  if (scanned) return scan<T, K>(a);
+template <typename K>
+int run(const ScatterArgs& a, int strategy) {
+  const bool sums = a.reduce <= GNNLAB_MEAN && a.dtype != GNNLAB_BF16 && a.dtype != GNNLAB_F16;
+  const int64_t item_bytes = a.dtype == GNNLAB_F64 || a.dtype == GNNLAB_I64 ? 8 : 4;
+  const bool small_out = a.num_dst * a.width * item_bytes <= kScanBytes;
+  if (sums && (strategy == GNNLAB_SCATTER_SCAN || (strategy == GNNLAB_SCATTER_AUTO && small_out))) {
+    switch (a.dtype) {
+      case GNNLAB_F32: return scan<float, K>(a);
+      case GNNLAB_F64: return scan<double, K>(a);
+      case GNNLAB_I32: return scan<uint32_t, K>(a);
+      default: return scan<uint64_t, K>(a);
+    }
+  }
   const bool small = max2(a.num_edges, a.num_dst) < (int64_t{1} << 31);
-  return small ? sort<T, K, int32_t>(a) : sort<T, K, int64_t>(a);
+  return small ? sort<K, int32_t>(a) : sort<K, int64_t>(a);
 }
 
 }  // namespace
 
 int scatter(const void* src, int64_t lds, const void* index, int index_bytes, int64_t num_edges,
-            int64_t num_dst, int64_t width, int reduce, int dtype, void* out, int64_t* arg,
-            int strategy, int threads) {
-  if (arg || reduce > GNNLAB_MEAN || dtype > GNNLAB_F64)
-    return fail(GNNLAB_INTERNAL, "this reduction is not there yet");
-  const ScatterArgs a{src, lds, index, num_edges, num_dst, width, reduce == GNNLAB_MEAN, out,
-                      strategy, threads};
-  if (dtype == GNNLAB_F32) return index_bytes == 4 ? run<float, int32_t>(a) : run<float, int64_t>(a);
-  return index_bytes == 4 ? run<double, int32_t>(a) : run<double, int64_t>(a);
+            int64_t num_dst, int64_t width, int reduce, int dtype, void* out, int64_t* arg, int strategy,
+            int threads) {
+  const ScatterArgs a{src, lds, index, num_edges, num_dst, width, reduce, dtype, out, arg, threads};
+  return index_bytes == 4 ? run<int32_t>(a, strategy) : run<int64_t>(a, strategy);
 }
 
 }  // namespace gnnlab::GNNLAB_NS

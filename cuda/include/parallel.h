@@ -18,9 +18,9 @@
 namespace gnnlab::GNNLAB_NS {
 
 template <typename T>
-inline T min2(T a, T b) { return a < b ? a : b; }
+constexpr T min2(T a, T b) { return a < b ? a : b; }
 template <typename T>
-inline T max2(T a, T b) { return a < b ? b : a; }
+constexpr T max2(T a, T b) { return a < b ? b : a; }
 
 inline int team_size() {
 #ifdef _OPENMP

@@ -1,10 +1,13 @@
-// A tile: the part of a feature row that is kept in registers while a row of edges is summed.
+// A tile: the part of a feature row that is kept in registers while a row of edges is reduced.
 //
 // Written with the compiler's vector extension, one vector as wide as the instruction set has. Each
 // feature has its own lane, so the width of vectors never changes the order of additions.
 #pragma once
 
-#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "items.h"
 
 namespace gnnlab::GNNLAB_NS {
 
@@ -16,57 +19,156 @@ inline constexpr int kVectorBytes = 32;
 inline constexpr int kVectorBytes = 16;
 #endif
 
-template <typename T, int LANES>
-struct VectorOf {
-  typedef T type __attribute__((vector_size(LANES * sizeof(T))));
-};
-template <typename T>
-struct VectorOf<T, 1> {
-  typedef T type;
-};
-
 constexpr int lanes_for(int bytes, int item) {
   return bytes < 16 ? 1 : (bytes < kVectorBytes ? bytes : kVectorBytes) / item;
 }
 
-template <typename T, int W>
-struct Tile {
-  static constexpr int kLanes = lanes_for(W * static_cast<int>(sizeof(T)), sizeof(T));
-  static constexpr int kVectors = W / kLanes;
-  using Vector = typename VectorOf<T, kLanes>::type;
-  Vector v[kVectors];
+#define GNNLAB_INLINE inline __attribute__((always_inline))
 
-  inline __attribute__((always_inline)) void clear() {
-#pragma GCC unroll 64
-    for (int k = 0; k < kVectors; ++k) v[k] = Vector{};
+// Remembers whether one of the vectors shown to it held a NaN.
+template <typename C, int N>
+struct NanSeen {
+  using V = Vec<C, N>;
+#if defined(__AVX512F__)
+  static constexpr bool kMask = N > 1;
+#else
+  static constexpr bool kMask = false;
+#endif
+  std::conditional_t<kMask, uint32_t, Vec<Int<C>, N>> seen;
+  GNNLAB_INLINE void clear() { seen = decltype(seen){}; }
+  GNNLAB_INLINE void merge(const NanSeen& other) { seen |= other.seen; }
+  GNNLAB_INLINE void show(V a, V b) {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<C, float> && N == 16) {
+      seen |= _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q);
+    } else if constexpr (std::is_same_v<C, float> && N == 8) {
+      seen |= _mm256_cmp_ps_mask(a, b, _CMP_UNORD_Q);
+    } else if constexpr (std::is_same_v<C, float> && N == 4) {
+      seen |= _mm_cmp_ps_mask(a, b, _CMP_UNORD_Q);
+    } else if constexpr (N == 8) {
+      seen |= _mm512_cmp_pd_mask(a, b, _CMP_UNORD_Q);
+    } else if constexpr (N == 4) {
+      seen |= _mm256_cmp_pd_mask(a, b, _CMP_UNORD_Q);
+    } else if constexpr (N == 2) {
+      seen |= _mm_cmp_pd_mask(a, b, _CMP_UNORD_Q);
+    } else {
+      seen |= (a != a) | (b != b);
+    }
+#else
+    seen |= (a != a) | (b != b);
+#endif
   }
-  inline __attribute__((always_inline)) void add(const Tile& other) {
-#pragma GCC unroll 64
-    for (int k = 0; k < kVectors; ++k) v[k] += other.v[k];
-  }
-  inline __attribute__((always_inline)) void add(const T* p) {
-#pragma GCC unroll 64
-    for (int k = 0; k < kVectors; ++k) {
-      Vector a;
-      __builtin_memcpy(&a, p + k * kLanes, sizeof a);
-      v[k] += a;
+  GNNLAB_INLINE bool any() const {
+    if constexpr (kMask || N == 1) {
+      return seen != 0;
+    } else {
+#if defined(__AVX__)
+      if constexpr (sizeof(V) == 32) return !_mm256_testz_si256(bits_as<__m256i>(seen), bits_as<__m256i>(seen));
+#endif
+#if defined(__SSE4_1__)
+      if constexpr (sizeof(V) == 16) return !_mm_testz_si128(bits_as<__m128i>(seen), bits_as<__m128i>(seen));
+#endif
+      Int<C> all = 0;
+      for (int i = 0; i < N; ++i) all |= seen[i];
+      return all != 0;
     }
   }
-  inline __attribute__((always_inline)) void add_scaled(const T* p, T scale) {
+};
+
+enum Mode { kSum, kMul, kMax, kArg };  // kArg: the maximum and where it was
+
+// What W columns of a row of edges have come to. Minima are maxima of flipped numbers: `flip` is all
+// zeros for a maximum, the sign bit (floats) or all ones (integers) for a minimum.
+template <typename C, int W, Mode MODE>
+struct Accumulator {
+  static constexpr int N = lanes_for(W * static_cast<int>(sizeof(C)), sizeof(C));
+  static constexpr int kVectors = W / N;
+  static constexpr bool kNan = MODE >= kMax && std::is_floating_point_v<C>;
+  using V = Vec<C, N>;
+  using X = Vec<Int<C>, N>;
+  V value[kVectors];
+  X arg[MODE == kArg ? kVectors : 1];
+  NanSeen<C, N> nan;
+
+  // `first`: the position in the block of the first edge that will be added.
+  GNNLAB_INLINE void clear(Int<C> first) {
+    constexpr C kFloor = std::is_floating_point_v<C> ? -std::numeric_limits<C>::infinity()
+                                                     : std::numeric_limits<C>::lowest();
+    constexpr C kStart = MODE == kSum ? C(0) : MODE == kMul ? C(1) : kFloor;
 #pragma GCC unroll 64
-    for (int k = 0; k < kVectors; ++k) {
-      Vector a;
-      __builtin_memcpy(&a, p + k * kLanes, sizeof a);
-      v[k] += a * scale;
+    for (int v = 0; v < kVectors; ++v) {
+      value[v] = V{} + kStart;
+      if constexpr (MODE == kArg) arg[v] = X{} + first;
+    }
+    if constexpr (kNan) nan.clear();
+  }
+
+  template <bool WEIGHTED, typename S>
+  GNNLAB_INLINE void add(const S* p, C weight, X position, X flip) {
+    V x[kVectors];
+#pragma GCC unroll 64
+    for (int v = 0; v < kVectors; ++v) {
+      x[v] = load<S, N>(p + v * N);
+      if constexpr (WEIGHTED) x[v] = x[v] * weight;
+      if constexpr (MODE >= kMax) x[v] = bits_as<V>(static_cast<X>(bits_as<X>(x[v]) ^ flip));
+    }
+#pragma GCC unroll 64
+    for (int v = 0; v < kVectors; ++v) {
+      if constexpr (MODE == kSum) value[v] += x[v];
+      if constexpr (MODE == kMul) value[v] *= x[v];
+      if constexpr (MODE == kArg) arg[v] = value[v] < x[v] ? position : arg[v];
+      if constexpr (MODE >= kMax) value[v] = x[v] > value[v] ? x[v] : value[v];
+    }
+    if constexpr (kNan) {
+#pragma GCC unroll 64
+      for (int v = 0; v < kVectors; v += 2) nan.show(x[v], x[v + 1 < kVectors ? v + 1 : v]);
     }
   }
-  inline __attribute__((always_inline)) void divide(T by) {
+
+  GNNLAB_INLINE void merge(const Accumulator& other) {
 #pragma GCC unroll 64
-    for (int k = 0; k < kVectors; ++k) v[k] /= by;
+    for (int v = 0; v < kVectors; ++v) {
+      if constexpr (MODE == kSum) value[v] += other.value[v];
+      if constexpr (MODE == kMul) value[v] *= other.value[v];
+      if constexpr (MODE == kArg) {
+        const X after = value[v] < other.value[v] ? X{} - 1 : X{};
+        const X tie = value[v] == other.value[v] ? X{} - 1 : X{};
+        const X sooner = other.arg[v] < arg[v] ? X{} - 1 : X{};
+        arg[v] = (after | (tie & sooner)) != 0 ? other.arg[v] : arg[v];
+      }
+      if constexpr (MODE >= kMax) value[v] = other.value[v] > value[v] ? other.value[v] : value[v];
+    }
+    if constexpr (kNan) nan.merge(other.nan);
   }
-  inline __attribute__((always_inline)) void store(T* p) const {
+
+  GNNLAB_INLINE void divide(C by) {
 #pragma GCC unroll 64
-    for (int k = 0; k < kVectors; ++k) __builtin_memcpy(p + k * kLanes, &v[k], sizeof(Vector));
+    for (int v = 0; v < kVectors; ++v) value[v] /= by;
+  }
+
+  template <typename S>
+  GNNLAB_INLINE void store_value(S* p, X flip) const {
+#pragma GCC unroll 64
+    for (int v = 0; v < kVectors; ++v) {
+      V out = value[v];
+      if constexpr (MODE >= kMax) out = bits_as<V>(static_cast<X>(bits_as<X>(out) ^ flip));
+      store<S, N>(p + v * N, out);
+    }
+  }
+
+  template <typename I>
+  GNNLAB_INLINE void store_arg(I* p, int64_t base) const {
+    if constexpr (sizeof(I) == sizeof(C)) {
+#pragma GCC unroll 64
+      for (int v = 0; v < kVectors; ++v) {
+        const X place = arg[v] + static_cast<Int<C>>(base);
+        __builtin_memcpy(p + v * N, &place, sizeof place);
+      }
+    } else {
+      Int<C> lanes[W];
+      __builtin_memcpy(lanes, arg, sizeof lanes);
+      for (int f = 0; f < W; ++f) p[f] = static_cast<I>(lanes[f] + base);
+    }
   }
 };
 

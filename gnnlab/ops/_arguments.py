@@ -28,6 +28,8 @@ Reduce = Literal["sum", "mean", "max", "min", "mul"]
 
 def index_vector(index: Tensor, name: str = "index") -> Tensor:
     """Returns `index` contiguous, after checking that it is a vector of int32 or int64."""
+    if type(index) is Tensor and index.dtype is torch.int64 and index.dim() == 1:
+        return index if index.is_contiguous() else index.contiguous()  # the usual case, at once
     if not isinstance(index, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(index).__name__}")
     if index.dtype not in (torch.int64, torch.int32):
@@ -109,8 +111,9 @@ def flat_width(x: Tensor) -> int:
 
 def rows_in_place(x: Tensor) -> tuple[Tensor, int]:
     """Returns `x` in a layout whose rows lie unbroken in memory, and the distance between rows."""
+    shape = x.shape
     if x.is_contiguous():
-        return x, flat_width(x)
+        return x, shape[1] if len(shape) == 2 else flat_width(x)
     if x.dim() == 1 or (x.dim() == 2 and x.stride(1) == 1):
         return x, x.stride(0)
     return x.contiguous(), flat_width(x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, get_num_threads
 
-from gnnlab.ops._arguments import rows_in_place
+from gnnlab.ops._arguments import flat_width, rows_in_place
 from gnnlab.ops._edges import Order
 from gnnlab.ops._kernels import Statistics
 from gnnlab.ops._library import Library
@@ -28,9 +28,8 @@ SCATTER_STRATEGIES = {"auto": 0, "scan": 1, "sort": 2}
 
 def _heads(x: Tensor, weight: Tensor | None) -> tuple[int, int, int]:
     """Returns heads, width of a head and heads of the weight; 1 head where the weight has one."""
-    width = 1
-    for size in x.shape[1:]:
-        width *= size
+    shape = x.shape
+    width = shape[1] if len(shape) == 2 else flat_width(x)
     if weight is None:
         return 1, width, 0
     if weight.dim() == 1:
@@ -58,17 +57,16 @@ class CpuKernels:
     def gather(self, x: Tensor, index: Tensor) -> Tensor:
         """See `Kernels.gather`."""
         rows, step = rows_in_place(x)
-        out = x.new_empty((index.shape[0], *x.shape[1:]))
-        size, items = x.element_size(), 1
-        for count in x.shape[1:]:
-            items *= count
+        shape, size, num_edges = x.shape, x.element_size(), index.shape[0]
+        out = x.new_empty(num_edges, *shape[1:])
+        items = shape[1] if len(shape) == 2 else flat_width(x)
         status = self._gather(
             rows.data_ptr(),
             step * size,
             index.data_ptr(),
             index.element_size(),
-            index.shape[0],
-            x.shape[0],
+            num_edges,
+            shape[0],
             items * size,
             out.data_ptr(),
             get_num_threads(),
@@ -82,7 +80,7 @@ class CpuKernels:
     ) -> tuple[Tensor, Tensor | None]:
         """See `Kernels.scatter`."""
         rows, step = rows_in_place(src)
-        out = src.new_empty((size, *src.shape[1:]))
+        out = src.new_empty(size, *src.shape[1:])
         arg = torch.empty_like(out, dtype=torch.int64) if want_arg else None
         self._check(
             self.library.scatter(
@@ -107,10 +105,17 @@ class CpuKernels:
         self, order: Order, x: Tensor, weight: Tensor | None, reduce: str, want_arg: bool
     ) -> tuple[Tensor, Tensor | None]:
         """See `Kernels.reduce`."""
-        rows, step = rows_in_place(x)
-        out = x.new_empty((order.num_rows, *x.shape[1:]))
+        shape, num_rows = x.shape, order.num_rows
+        if len(shape) == 2 and x.is_contiguous() and (weight is None or weight.dim() == 1):
+            rows, heads = x, 1
+            step = width = shape[1]
+            weight_heads = 0 if weight is None else 1
+            out = x.new_empty(num_rows, width)
+        else:
+            rows, step = rows_in_place(x)
+            heads, width, weight_heads = _heads(x, weight)
+            out = x.new_empty(num_rows, *shape[1:])
         arg = torch.empty_like(out, dtype=order.place_dtype) if want_arg else None
-        heads, width, weight_heads = _heads(x, weight)
         status = self._reduce(
             order.address or order.locate(),
             rows.data_ptr(),
@@ -214,7 +219,9 @@ class CpuKernels:
     def sddmm(self, order: Order, a: Tensor, b: Tensor, op: str) -> Tensor:
         """See `Kernels.sddmm`."""
         heads, width = b.shape[1:]
-        out = b.new_empty((order.num_edges, heads) if op == "dot" else (order.num_edges, *b.shape[1:]))
+        out = b.new_empty(
+            (order.num_edges, heads) if op == "dot" else (order.num_edges, *b.shape[1:])
+        )
         self._check(
             self.library.sddmm(
                 order.address or order.locate(),
@@ -235,7 +242,9 @@ class CpuKernels:
     def softmax(self, order: Order, src: Tensor, kind: str) -> Tensor:
         """See `Kernels.softmax`."""
         heads = src.shape[1]
-        out = src.new_empty((order.num_rows, heads)) if kind == "logsumexp" else torch.empty_like(src)
+        out = (
+            src.new_empty((order.num_rows, heads)) if kind == "logsumexp" else torch.empty_like(src)
+        )
         self._check(
             self.library.softmax(
                 order.address or order.locate(),

@@ -226,7 +226,9 @@ def join(
     rows, others = [size[end] for size in sizes], [size[1 - end] for size in sizes]
     indptr = torch.cat([o.indptr[:-1] for o in orders]) + starts(num_edges, rows, device)
     indptr = torch.cat([indptr, indptr.new_tensor([sum(num_edges)])])
-    col = torch.cat([cast(Tensor, o.col).long() for o in orders]) + starts(others, num_edges, device)
+    col = torch.cat([cast(Tensor, o.col).long() for o in orders]) + starts(
+        others, num_edges, device
+    )
     if all(o.perm is None for o in orders):
         return Order(indptr, col.to(dtype), None, sum(num_edges))
     perms = [

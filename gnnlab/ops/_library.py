@@ -34,7 +34,6 @@ _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: IndexError, 3: MemoryEr
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _D, _U = ctypes.c_double, ctypes.c_uint64
 _SIGNATURES: dict[str, list[Any]] = {
-    "select_isa": [ctypes.c_char_p],
     "check_index": [_P, _I, _L, _L, ctypes.POINTER(_I)],
     "check_indptr": [_P, _L, _L],
     "plan_build": [_P, _P, _I, _L, _L, _L, _P, _P, _P, _I, _I],
@@ -70,6 +69,7 @@ class Library:
         library.gnnlab_last_error.restype = ctypes.c_char_p
         library.gnnlab_isa.restype = ctypes.c_char_p
         library.gnnlab_has_openmp.restype = _I
+        library.gnnlab_select_isa.argtypes = [ctypes.c_char_p]
         for name, argtypes in _SIGNATURES.items():
             function = getattr(library, f"gnnlab_{name}")
             function.argtypes = argtypes
@@ -172,14 +172,21 @@ _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 _is_compiling = torch.compiler.is_compiling
 
 
+def is_watched() -> bool:
+    """Whether torch.compile, torch.func or a dispatch mode wants to see every operator."""
+    return _is_compiling() or transforms_active() or _dispatch_modes() > 0
+
+
 def is_traced(*tensors: Tensor | None) -> bool:
-    """Whether someone looks on: torch.compile, torch.func, a dispatch mode or a tensor subclass.
+    """Whether someone looks on, or one of the tensors is a subclass that may not be opened.
 
     Operators then go through torch's dispatcher instead of calling a kernel at once.
     """
-    if _is_compiling() or transforms_active() or _dispatch_modes():
+    if is_watched():
         return True
-    return any(t is not None and type(t) is not Tensor and type(t) is not nn.Parameter for t in tensors)
+    return any(
+        t is not None and type(t) is not Tensor and type(t) is not nn.Parameter for t in tensors
+    )
 
 
 def cpu_library(tensor: Tensor) -> Library | None:
@@ -206,10 +213,10 @@ def _cuda_kernels() -> Kernels | None:
 
 def kernels_for(tensor: Tensor) -> Kernels | None:
     """Returns the compiled operators for this tensor's device; None means the reference."""
-    if _forced != "auto" and _forced != "cpu":
-        return None if isinstance(_forced, str) else _forced
-    if tensor.is_cpu:
+    if tensor.is_cpu and (_forced == "auto" or _forced == "cpu"):
         return cpu_kernels()
+    if _forced != "auto":
+        return None if isinstance(_forced, str) else _forced
     return _cuda_kernels() if tensor.is_cuda else None
 
 

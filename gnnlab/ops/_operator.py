@@ -12,19 +12,23 @@ source, and the number of sources; an order without columns as `indptr, perm, nu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled
 from torch.autograd import Function
+from torch.nn import Parameter
 
 from gnnlab.ops._edges import Edges, Order, sort_edges
-from gnnlab.ops._library import is_traced, transforms_active
+from gnnlab.ops._library import is_watched, transforms_active
 from gnnlab.ops.plan import EdgePlan
 
 __all__ = ["Operator", "Saved"]
 
-_LIBRARY = torch.library.Library("gnnlab", "DEF")
+Values = tuple[Any, ...]
+Keep = tuple[int | str, ...]
+
+_LIBRARY: Any = torch.library.Library("gnnlab", "DEF")  # type: ignore[no-untyped-call]
 _PLAN = (
     "Tensor indptr, Tensor col, Tensor perm, Tensor? indptr_t, Tensor? col_t, Tensor? perm_t, "
     "SymInt num_src"
@@ -32,22 +36,14 @@ _PLAN = (
 _ORDER = "Tensor indptr, Tensor perm, SymInt num_edges"
 
 
-class Saved:
-    """What a forward call leaves for its backward: inputs that are no tensors, and tensors."""
+class Saved(NamedTuple):
+    """What a backward call gets to know; inputs are counted without the plan."""
 
-    def __init__(
-        self,
-        needs: Values,
-        rest: Values,
-        shapes: Values,
-        tensors: Values,
-        outputs: dict[int, Tensor],
-    ) -> None:
-        self.needs = needs  # whether each input wants a gradient
-        self.rest = rest  # the inputs, None in place of tensors
-        self.shapes = shapes  # of the inputs that are tensors
-        self.tensors = tensors  # the inputs, None in place of other things
-        self.outputs = outputs
+    needs: Values  # whether each input wants a gradient
+    tensors: list[Any]  # the inputs that are tensors; None where they were not kept
+    options: Values  # the inputs behind the tensors
+    shape: torch.Size  # of the first input
+    outputs: dict[int, Tensor]  # the results that were kept
 
 
 class Operator:
@@ -55,8 +51,8 @@ class Operator:
 
     Args:
         name: under which torch knows it: `torch.ops.gnnlab.<name>`.
-        schema: arguments and results in torch's schema language; "plan" (an EdgePlan) or "order"
-            (an Order) may come first.
+        schema: arguments, tensors first, and results in torch's schema language; "plan" (an
+            EdgePlan) or "order" (an Order) may stand before the tensors.
         run: computes it; called with gradients off.
         fake: returns empty tensors of the right shape; a plan is given by its sizes
             (num_src, num_dst, num_edges), an order by (num_rows, num_edges).
@@ -86,7 +82,14 @@ class Operator:
         self._offset = 1 if self._prefix else 0
         if self._prefix:
             schema = schema.replace(f"({kind}", f"({self._prefix.schema}", 1)
-        self._keep = keep if callable(keep) else lambda _: keep
+        self._keep: Keep = () if callable(keep) else keep
+        self._keeper: Callable[[Values], Keep] | None = keep if callable(keep) else None
+        arguments, _, results = schema.partition(" -> ")
+        self._num_tensors = arguments.count("Tensor ") + arguments.count("Tensor? ")
+        if self._prefix:
+            prefix = self._prefix.schema
+            self._num_tensors -= prefix.count("Tensor ") + prefix.count("Tensor? ")
+        self._may_hide = results.count("Tensor") > 1  # results that are places have no gradient
         _LIBRARY.define(name + schema)
         _LIBRARY.impl(name, self._from_dispatcher, "CompositeExplicitAutograd")
         torch.library.register_fake(f"gnnlab::{name}", self._fake(fake), lib=_LIBRARY)
@@ -97,23 +100,23 @@ class Operator:
                 lib=_LIBRARY,
             )  # fmt: skip
         self._registered = getattr(torch.ops.gnnlab, name).default
-        self._apply = self._make_function().apply
-        self._transformed = self._make_transformed().apply
+        self.apply: Callable[..., Any] = self._make_function().apply
+        self._transformed: Callable[..., Any] = self._make_transformed().apply
 
     def __call__(self, *args: Any) -> Any:
         """Computes the operator by the shortest way that is right."""
         wants = False
-        traced = is_traced()
+        traced = is_watched()
         for value in args:
             kind = type(value)
-            if kind is Tensor or kind is nn.Parameter:
+            if kind is Tensor or kind is Parameter:
                 wants = wants or value.requires_grad
             elif isinstance(value, Tensor):
                 traced = True
         if traced:
             return self.dispatch(*args)
-        if wants and torch.is_grad_enabled():
-            return self._apply(*args)
+        if wants and is_grad_enabled():
+            return self.apply(*args)
         return self.run(*args)
 
     def dispatch(self, *args: Any) -> Any:
@@ -144,7 +147,7 @@ class Operator:
             @staticmethod
             def backward(ctx: Any, *gradients: Tensor | None) -> Any:
                 if operator.lists:
-                    gradients = (gradients,)
+                    gradients = cast(Any, (gradients,))
                 found = operator._backward(ctx, ctx.needs_input_grad[operator._offset :], gradients)
                 return (None, *found) if operator._offset else tuple(found)
 
@@ -178,31 +181,29 @@ class Operator:
         return Transformed
 
     def _save(self, ctx: Any, args: Values, out: Any) -> None:
-        outputs = out if isinstance(out, tuple | list) else (out,)
-        inputs = args[self._offset :]
-        keep = ctx.keep = self._keep(inputs)
-        ctx.save_for_backward(
-            *(inputs[k] if isinstance(k, int) else outputs[int(k[3:])] for k in keep)
-        )
-        ctx.plan = args[0] if self._offset else None
-        ctx.rest = tuple(None if isinstance(a, Tensor) else a for a in inputs)
-        ctx.shapes = tuple(a.shape if isinstance(a, Tensor) else None for a in inputs)
-        hidden = [o for o in outputs[1:] if not o.is_floating_point()]
-        if hidden:
-            ctx.mark_non_differentiable(*hidden)
+        plan, inputs = (args[0], args[1:]) if self._offset else (None, args)
+        keep = self._keep if self._keeper is None else self._keeper(inputs)
+        ctx.facts = plan, inputs[self._num_tensors :], inputs[0].shape, keep
+        if keep:
+            outputs = out if isinstance(out, tuple | list) else (out,)
+            kept = [inputs[k] if isinstance(k, int) else outputs[int(k[3:])] for k in keep]
+            ctx.save_for_backward(*kept)
+        if self._may_hide:
+            ctx.mark_non_differentiable(*(o for o in out[1:] if not o.is_floating_point()))
 
     def _backward(self, ctx: Any, needs: Values, gradients: Values) -> Sequence[Tensor | None]:
         assert self.grads is not None
-        tensors: list[Tensor | None] = [None] * len(ctx.rest)
+        plan, options, shape, keep = ctx.facts
+        tensors: list[Tensor | None] = [None] * self._num_tensors
         outputs: dict[int, Tensor] = {}
-        for place, tensor in zip(ctx.keep, ctx.saved_tensors, strict=True):
+        for place, tensor in zip(keep, ctx.saved_tensors if keep else (), strict=True):
             if isinstance(place, int):
                 tensors[place] = tensor
             else:
                 outputs[int(place[3:])] = tensor
-        saved = Saved(needs, ctx.rest, ctx.shapes, tuple(tensors), outputs)
+        saved = Saved(needs, tensors, options, shape, outputs)
         if self._offset:
-            return self.grads(saved, ctx.plan, *gradients)
+            return self.grads(saved, plan, *gradients)
         return self.grads(saved, *gradients)
 
     # ---- torch.library -----------------------------------------------------------------------

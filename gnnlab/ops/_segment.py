@@ -108,7 +108,7 @@ def _fake_arg(sizes: Any, src: Tensor, reduce: str) -> tuple[Tensor, Tensor]:
 
 
 def _grads(saved: Saved, order: Order, grad: Tensor) -> Sequence[Any]:
-    reduce = saved.rest[1]
+    reduce = saved.options[0]
     if reduce == "mul":
         out = product_gradient(
             saved.tensors[0],

@@ -209,7 +209,9 @@ def _composed_gat(plan: EdgePlan, *given: Any) -> Tensor:
         scores = scores + edge
     share = edge_softmax(plan, torch.nn.functional.leaky_relu(scores, slope))
     if dropout > 0:
-        share = share * reference_attention.keep_mask(*share.shape, dropout, seed, share.device)
+        share = share * reference_attention.keep_mask(
+            share.shape[0], share.shape[1], dropout, seed, share.device
+        )
         share = share / (1 - dropout)
     return spmm(plan, x, share)
 
@@ -235,13 +237,14 @@ def _make(
     name: str, names: str, options: str, values: int, composed: Callable[..., Tensor]
 ) -> Operator:
     """Registers a fused attention and its gradient; `values` is the place of what is summed."""
+
     def run(plan: EdgePlan, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
         tensors = tuple(None if t is None else t.contiguous() for t in given[:4])
         kernels = kernels_for(given[0]) if given[0].dtype in DTYPES else None
         if kernels is not None:
             found = getattr(kernels, name)(plan.order, *tensors, *given[4:])
             return cast("tuple[Tensor, Tensor, Tensor]", found)
-        ends = (plan.src, plan.dst, plan.num_dst)
+        ends = plan._ends()
         out = reference_attention.attend(name, *ends, given)
         return (out, *reference_attention.statistics(name, *ends, given))
 
@@ -254,9 +257,9 @@ def _make(
 
     def grads(saved: Saved, plan: EdgePlan, grad: Tensor | None, *_: Any) -> Sequence[Any]:
         if grad is None:
-            return [None] * len(saved.rest)
-        given = (*saved.tensors[:4], *saved.rest[4:])
-        skipped = [None] * (len(saved.rest) - 4)
+            return [None] * (4 + len(saved.options))
+        given = (*saved.tensors, *saved.options)
+        skipped = [None] * len(saved.options)
         if torch.is_grad_enabled():
             return (*_through(composed, plan, given, saved.needs, grad), *skipped)
         outputs = (saved.outputs[0], saved.outputs[1], saved.outputs[2])
@@ -271,9 +274,7 @@ def _make(
         tensors = [None if t is None else t.contiguous() for t in given[:4]]
         kernels = kernels_for(grad) if grad.dtype in DTYPES else None
         if kernels is None:
-            found = reference_attention.backward(
-                name, plan.src, plan.dst, plan.num_dst, grad, given
-            )
+            found = reference_attention.backward(name, *plan._ends(), grad, given)
             found[3] = grad.new_empty(0) if given[3] is None else found[3]
         else:
             found = list(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gnnlab.ops import reference
 from gnnlab.ops._arguments import check_index, index_vector
-from gnnlab.ops._library import kernels_for
+from gnnlab.ops._library import is_watched, kernels_for
 from gnnlab.ops._operator import Operator, Saved
 from gnnlab.ops.plan import EdgePlan
 
@@ -44,7 +44,10 @@ def gather(x: Tensor, index: Tensor, *, plan: EdgePlan | None = None) -> Tensor:
     if x.dim() == 0:
         raise ValueError("gather needs x with at least one dimension, got a scalar")
     index = index_vector(index)
-    if plan is not None and x.requires_grad:
+    wants = x.requires_grad
+    if not wants and type(x) is Tensor and type(index) is Tensor and not is_watched():
+        return _run(x, index)  # the usual case, at once
+    if plan is not None and wants:
         return cast(Tensor, _PLANNED(plan, x, index))
     return cast(Tensor, _GATHER(x, index))
 
@@ -64,7 +67,7 @@ def _fake(x: Tensor, index: Tensor) -> Tensor:
 def _grads(saved: Saved, grad: Tensor) -> Sequence[Tensor | None]:
     from gnnlab.ops.scatter import scatter  # each is the other's gradient
 
-    return scatter(grad, saved.tensors[1], saved.shapes[0][0]), None
+    return scatter(grad, saved.tensors[1], saved.shape[0]), None
 
 
 def _planned_grads(saved: Saved, plan: EdgePlan, grad: Tensor) -> Sequence[Tensor | None]:

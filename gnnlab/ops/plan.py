@@ -50,10 +50,11 @@ class EdgePlan:
         EdgePlan(num_src=2, num_dst=3, num_edges=3)
     """
 
-    __slots__ = ("__weakref__", "_edges", "_end", "_order", "_transposed")
+    __slots__ = ("__weakref__", "_edges", "_end", "_num_src", "_order", "_transposed")
 
     _edges: Edges
     _end: int
+    _num_src: int
     _order: Order | None
     _transposed: EdgePlan | None
 
@@ -88,6 +89,7 @@ class EdgePlan:
     def _set(self, edges: Edges, end: int) -> None:
         object.__setattr__(self, "_edges", edges)
         object.__setattr__(self, "_end", end)
+        object.__setattr__(self, "_num_src", edges.sizes[1 - end])
         object.__setattr__(self, "_order", None)
         object.__setattr__(self, "_transposed", None)
 
@@ -200,7 +202,7 @@ class EdgePlan:
     @property
     def num_src(self) -> int:
         """Number of source rows N."""
-        return self._edges.sizes[1 - self._end]
+        return self._num_src
 
     @property
     def num_dst(self) -> int:
@@ -226,6 +228,11 @@ class EdgePlan:
     def dst(self) -> Tensor:
         """The destination of each edge, in the caller's order: (E,)."""
         return self._edges.row(self._end)
+
+    def _ends(self) -> tuple[Tensor, Tensor, int]:
+        """Sources, destinations and the number of destinations, checked: for the reference."""
+        _ = self.order  # finds a wrong index that nobody has looked at yet
+        return self.src, self.dst, self.num_dst
 
     @property
     def edge_index(self) -> Tensor:

@@ -30,13 +30,14 @@ def scores(name: str, src: Tensor, dst: Tensor, given: tuple[Any, ...]) -> Tenso
     """Returns the score of each edge and head, (E, H)."""
     first, second, third, edge, option = given[:5]
     if name == "attention":
-        found = option * (gather(first, dst) * gather(second, src)).sum(-1)
+        found: Tensor = option * (gather(first, dst) * gather(second, src)).sum(-1)
         return found if edge is None else found + edge
     if name == "gat":
         found = gather(second, src) + gather(third, dst)
         return leaky_relu(found if edge is None else found + edge, option)
     found = gather(first, src) + gather(second, dst)
-    return (leaky_relu(found if edge is None else found + edge, option) * third).sum(-1)
+    active: Tensor = leaky_relu(found if edge is None else found + edge, option) * third
+    return active.sum(-1)
 
 
 def _kept(name: str, share: Tensor, given: tuple[Any, ...]) -> Tensor | None:
@@ -44,7 +45,7 @@ def _kept(name: str, share: Tensor, given: tuple[Any, ...]) -> Tensor | None:
     if name != "gat" or given[5] == 0:
         return None
     mask = keep_mask(share.shape[0], share.shape[1], given[5], given[6], share.device)
-    return mask / (1 - given[5])
+    return mask / (1 - float(given[5]))
 
 
 def attend(name: str, src: Tensor, dst: Tensor, num_dst: int, given: tuple[Any, ...]) -> Tensor:

@@ -74,7 +74,7 @@ def scatter(
     """
     check_reduce(reduce)
     check_reducible(src, reduce, "src")
-    if not -src.dim() <= dim < src.dim():
+    if dim != 0 and not -src.dim() <= dim < src.dim():
         raise ValueError(f"scatter: dim {dim} does not exist in src of shape {tuple(src.shape)}")
     if accumulate is not None:
         wide = as_float64(src, accumulate)
@@ -82,7 +82,7 @@ def scatter(
             wide, index, dim_size, reduce=reduce, plan=plan, dim=dim, empty_value=empty_value
         )
         return out.to(src.dtype)
-    dim %= src.dim()
+    dim = dim % src.dim() if dim else 0
     if isinstance(index, Tensor) and index.dim() > 1:
         return _scatter_items(src, index, dim_size, reduce, dim)
     if dim != 0:
@@ -289,7 +289,7 @@ def _fake_arg(src: Tensor, index: Tensor, size: int, reduce: str) -> tuple[Tenso
 
 def _grads(saved: Saved, grad: Tensor) -> Sequence[Any]:
     src, index = saved.tensors[:2]
-    _, _, size, reduce = saved.rest
+    size, reduce = saved.options
     if reduce == "mul":
 
         def total(x: Tensor) -> Tensor:
@@ -306,7 +306,7 @@ def _grads(saved: Saved, grad: Tensor) -> Sequence[Any]:
 
 
 def _grads_arg(saved: Saved, grad: Tensor, _: Any) -> Sequence[Any]:
-    num_edges = saved.shapes[0][0]
+    num_edges = saved.shape[0]
     return _segment.to_edges(grad, saved.outputs[1], num_edges), None, None, None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor
 
 from gnnlab.ops import _segment, reference
@@ -77,7 +76,7 @@ def _run(plan: EdgePlan, a: Tensor, b: Tensor, op: str) -> Tensor:
     kernels = kernels_for(b) if b.dtype in DTYPES else None
     if kernels is not None:
         return kernels.sddmm(plan.order, a.contiguous(), b.contiguous(), op)
-    return reference.sddmm(plan.src, plan.dst, a, b, op)
+    return reference.sddmm(*plan._ends()[:2], a, b, op)
 
 
 def _fake(sizes: Any, a: Tensor, b: Tensor, op: str) -> Tensor:
@@ -92,7 +91,7 @@ def _grads(saved: Saved, plan: EdgePlan, grad: Tensor) -> Sequence[Tensor | None
     from gnnlab.ops.spmm import spmm  # each is part of the other's gradient
 
     a, b = saved.tensors[:2]
-    op, (needs_a, needs_b) = saved.rest[2], saved.needs[:2]
+    op, (needs_a, needs_b) = saved.options[0], saved.needs[:2]
     if op == "dot":
         ga = spmm(plan, b, grad) if needs_a else None
         gb = spmm(plan.T, a, grad) if needs_b else None

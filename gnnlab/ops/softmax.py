@@ -172,9 +172,7 @@ def segment_std(
     return torch.where(positive, torch.where(positive, variance, 1.0).sqrt(), 0.0)
 
 
-def _order(
-    src: Tensor, index: Tensor | None, indptr: Tensor | None, dim_size: int | None
-) -> Order:
+def _order(src: Tensor, index: Tensor | None, indptr: Tensor | None, dim_size: int | None) -> Order:
     check_floating(src, "src")
     if src.dim() == 0 or (index is None) == (indptr is None):
         raise ValueError("give src with at least one dimension and either index or indptr")
@@ -230,7 +228,7 @@ def _fake(sizes: Any, src: Tensor, kind: str) -> Tensor:
 
 
 def _grads(saved: Saved, order: Order, grad: Tensor) -> Sequence[Tensor | None]:
-    return cast(Tensor, _SOFTMAX_BACKWARD(order, saved.outputs[0], grad, saved.rest[1])), None
+    return cast(Tensor, _SOFTMAX_BACKWARD(order, saved.outputs[0], grad, saved.options[0])), None
 
 
 def _run_backward(order: Order, out: Tensor, grad: Tensor, kind: str) -> Tensor:
@@ -257,7 +255,7 @@ def _grads_backward(saved: Saved, order: Order, again: Tensor) -> Sequence[Tenso
     def total(x: Tensor) -> Tensor:
         return _segment.spread_rows(order, _segment.reduce_rows(order, x, "sum"))
 
-    if saved.rest[2] == "softmax":  # r = p (g - sum p g)
+    if saved.options[0] == "softmax":  # r = p (g - sum p g)
         to_out = again * (grad - total(out * grad)) - grad * total(out * again)
         return to_out, out * (again - total(out * again)), None
     share = out.exp()  # r = g - exp(o) sum g

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
 
 from gnnlab.ops import _segment, reference
 from gnnlab.ops._arguments import as_float64, check_reduce, check_reducible
 from gnnlab.ops._cpu import DTYPES
-from gnnlab.ops._library import is_traced, kernels_for
+from gnnlab.ops._library import is_traced, is_watched, kernels_for
 from gnnlab.ops._operator import Operator, Saved
 from gnnlab.ops.gather import gather
 from gnnlab.ops.plan import EdgePlan
@@ -67,15 +67,21 @@ def spmm(
     """
     if reduce not in _REDUCES:
         check_reduce(reduce, _REDUCES)
-    check_reducible(x, reduce, "x")
+    if type(x) is not Tensor or x.dtype is not torch.float32:
+        check_reducible(x, reduce, "x")
     if accumulate is not None:
         out = spmm(plan, as_float64(x, accumulate), weight, reduce=reduce, empty_value=empty_value)
         return out.to(x.dtype)
-    weight = _checked(plan, x, weight)
+    if weight is not None or x.dim() == 0 or x.shape[0] != plan._num_src:
+        weight = _checked(plan, x, weight)
     if reduce == "sum" or reduce == "mean":
+        if type(x) is Tensor and weight is None and not is_watched():  # the usual case, at once
+            if x.requires_grad and is_grad_enabled():
+                return cast(Tensor, _SPMM.apply(plan, x, weight, reduce))
+            return _run(plan, x, weight, reduce)
         return cast(Tensor, _SPMM(plan, x, weight, reduce))
     wants = x.requires_grad or (weight is not None and weight.requires_grad)
-    if is_traced(x, weight) or (wants and torch.is_grad_enabled()):
+    if is_traced(x, weight) or (wants and is_grad_enabled()):
         out = cast(Tensor, _SPMM_ARG(plan, x, weight, reduce)[0])
     else:
         out = _run(plan, x, weight, reduce)
@@ -122,7 +128,7 @@ def spmm_multi(
     if len(set(names)) < len(names):
         raise ValueError(f"spmm_multi: reduce names a reduction twice: {', '.join(names)}")
     weight = _checked(plan, x, weight)
-    if weight is not None and weight.requires_grad and torch.is_grad_enabled():
+    if weight is not None and weight.requires_grad and is_grad_enabled():
         return [_one(plan, x, weight, name) for name in names]
     return list(_SPMM_MULTI(plan, x, weight, ",".join(names)))
 
@@ -174,15 +180,16 @@ def _checked(plan: EdgePlan, x: Tensor, weight: Tensor | None) -> Tensor | None:
 
 
 def _kernels(x: Tensor, weight: Tensor | None) -> Any:
-    covered = x.dtype in DTYPES and (weight is None or x.dtype.is_floating_point)
-    return kernels_for(x) if covered else None
+    if x.dtype in DTYPES and (weight is None or x.dtype.is_floating_point):
+        return kernels_for(x)
+    return None
 
 
 def _run(plan: EdgePlan, x: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
     kernels = _kernels(x, weight)
     if kernels is not None:
         return cast(Tensor, kernels.reduce(plan.order, x, weight, reduce, False)[0])
-    return reference.spmm(plan.src, plan.dst, plan.num_dst, x, weight, reduce)
+    return reference.spmm(*plan._ends(), x, weight, reduce)
 
 
 def _fake(sizes: Any, x: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
@@ -191,14 +198,16 @@ def _fake(sizes: Any, x: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
 
 def _keep(inputs: tuple[Any, ...]) -> tuple[int, ...]:
     weight = inputs[1]
-    return (0, 1) if weight is not None and weight.requires_grad else (1,)
+    if weight is None:
+        return ()
+    return (0, 1) if weight.requires_grad else (1,)
 
 
 def _grads(saved: Saved, plan: EdgePlan, grad: Tensor) -> Sequence[Tensor | None]:
     x, weight = saved.tensors[:2]
-    if saved.rest[2] == "mean":
+    if saved.options[0] == "mean":
         grad = _segment.divide_rows(grad, plan.counts)
-    if saved.needs[0] and saved.needs[1] and not torch.is_grad_enabled():
+    if saved.needs[0] and saved.needs[1] and not is_grad_enabled():
         gx, gweight = _SPMM_BACKWARD(plan.T, grad, x, weight)
         return gx, gweight, None
     gx = spmm(plan.T, grad, weight) if saved.needs[0] else None
@@ -209,7 +218,9 @@ def _grads(saved: Saved, plan: EdgePlan, grad: Tensor) -> Sequence[Tensor | None
 def weight_gradient(plan: EdgePlan, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Dot product of the two ends' rows of each edge, per head if the weight is."""
     heads = weight.shape[1] if weight.dim() == 2 else 1
-    width = x[0].numel() // heads if x.shape[0] and heads else grad.shape[1:].numel() // max(heads, 1)
+    width = (
+        x[0].numel() // heads if x.shape[0] and heads else grad.shape[1:].numel() // max(heads, 1)
+    )
     shaped = [t.reshape(t.shape[0], heads, width) for t in (grad, x)]
     return sddmm(plan, *shaped).reshape(weight.shape)
 
@@ -221,13 +232,11 @@ def _run_arg(
     if kernels is not None:
         return cast("tuple[Tensor, Tensor]", kernels.reduce(plan.order, x, weight, reduce, True))
     order = plan.order
-    out, edges = reference.spmm_arg(plan.src, plan.dst, plan.num_dst, x, weight, reduce)
+    out, edges = reference.spmm_arg(*plan._ends(), x, weight, reduce)
     return out, order.places_of(edges).to(order.place_dtype)
 
 
-def _fake_arg(
-    sizes: Any, x: Tensor, weight: Tensor | None, reduce: str
-) -> tuple[Tensor, Tensor]:
+def _fake_arg(sizes: Any, x: Tensor, weight: Tensor | None, reduce: str) -> tuple[Tensor, Tensor]:
     out = _fake(sizes, x, weight, reduce)
     small = sizes[2] < 2**31 - 1
     return out, torch.empty_like(out, dtype=torch.int32 if small else torch.int64)
@@ -240,7 +249,7 @@ def _keep_arg(inputs: tuple[Any, ...]) -> tuple[int | str, ...]:
 def _grads_arg(saved: Saved, plan: EdgePlan, grad: Tensor, _: Any) -> Sequence[Tensor | None]:
     x, weight = saved.tensors[:2]
     places, num_src = saved.outputs[1], plan.num_src
-    kernels = None if torch.is_grad_enabled() or is_traced(grad) else _kernels(grad, weight)
+    kernels = None if is_grad_enabled() or is_traced(grad) else _kernels(grad, weight)
     if kernels is not None:
         wanted = x if saved.needs[1] else None
         gx, gweight = kernels.reduce_arg_backward(
@@ -276,14 +285,12 @@ def _arg_gradient(
     return gx, gweight
 
 
-def _run_multi(
-    plan: EdgePlan, x: Tensor, weight: Tensor | None, reduce: str
-) -> tuple[Tensor, ...]:
+def _run_multi(plan: EdgePlan, x: Tensor, weight: Tensor | None, reduce: str) -> tuple[Tensor, ...]:
     names = tuple(reduce.split(",")) if reduce else ()
     kernels = _kernels(x, weight) if x.dtype.is_floating_point else None
     if kernels is not None:
         return tuple(kernels.reduce_multi(plan.order, x, weight, names))
-    found = reference.spmm_multi(plan.src, plan.dst, plan.num_dst, x, weight, names)
+    found = reference.spmm_multi(*plan._ends(), x, weight, names)
     return tuple(found)
 
 
@@ -295,7 +302,7 @@ def _grads_multi(saved: Saved, plan: EdgePlan, grads: Any) -> Sequence[Tensor | 
     """The gradient of x; max and min look for their edges again, std for its mean."""
     x, weight = saved.tensors[:2]
     gx = torch.zeros_like(x)
-    for name, grad in zip(saved.rest[2].split(","), grads, strict=True):
+    for name, grad in zip(saved.options[0].split(","), grads, strict=True):
         if grad is None:
             continue
         if name in ("max", "min"):
@@ -318,19 +325,15 @@ def _std_gradient(plan: EdgePlan, grad: Tensor, x: Tensor, weight: Tensor | None
     return x * spmm(plan.T, share, square) - spmm(plan.T, share * mean, weight)
 
 
-def _run_backward(
-    plan: EdgePlan, grad: Tensor, x: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor]:
+def _run_backward(plan: EdgePlan, grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     kernels = _kernels(x, weight)
     if kernels is not None:
         return cast("tuple[Tensor, Tensor]", kernels.spmm_backward(plan.order, grad, x, weight))
-    gx = reference.spmm(plan.src, plan.dst, plan.num_dst, grad, weight)
+    gx = reference.spmm(*plan._ends(), grad, weight)
     return gx, weight_gradient(plan.T, grad, x, weight)
 
 
-def _fake_backward(
-    sizes: Any, grad: Tensor, x: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor]:
+def _fake_backward(sizes: Any, grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), torch.empty_like(weight)
 
 

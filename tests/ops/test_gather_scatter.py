@@ -7,8 +7,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from gnnlab import ops
 from gnnlab.ops import EdgePlan, gather, reference, scatter, segment
+from gnnlab.ops._cpu import CpuKernels
 from gnnlab.ops._library import library
-from gnnlab.ops.scatter import _scatter_forward
 
 BACKENDS = ["auto", "reference"]
 WIDTHS = [
@@ -53,6 +53,12 @@ def brute_force(src, index, size, reduce):
     return out
 
 
+def by_strategy(strategy, src, index, size, reduce):
+    kernels = CpuKernels(library())
+    kernels.scatter_strategy = strategy
+    return kernels.scatter(src, index, size, reduce, False)[0]
+
+
 def same(a, b, tolerance=1e-9):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
@@ -73,10 +79,8 @@ def test_all_ways_to_scatter_agree_with_brute_force(shape, dtype, reduce):
         same(scatter(src, index, 11, reduce=reduce), expected, tolerance)
     order = index.sort(stable=True).indices
     same(segment(src[order], plan.indptr, reduce=reduce), expected, tolerance)
-    kernels = library()
-    for strategy in ("scan", "sort") if kernels else ():
-        out = _scatter_forward(src, index, 11, reduce, None, kernels, strategy)
-        same(out, expected, tolerance)
+    for strategy in ("scan", "sort") if library() else ():
+        same(by_strategy(strategy, src, index, 11, reduce), expected, tolerance)
 
 
 @settings(deadline=None, max_examples=60)
@@ -181,7 +185,7 @@ def test_large_index_out_of_range_is_found_by_both_strategies(strategy, threads)
     torch.set_num_threads(threads)
     try:
         with pytest.raises(IndexError, match=r"index 1099511627776 at position 77777 is out of"):
-            _scatter_forward(values(100_000, 2), index, 50, "sum", None, library(), strategy)
+            by_strategy(strategy, values(100_000, 2), index, 50, "sum")
         with pytest.raises(IndexError, match=r"index 1099511627776 at position 77777 is out of"):
             gather(values(50, 2), index)
     finally:
@@ -231,7 +235,7 @@ def test_every_number_of_threads_and_instruction_set_gives_the_same_bits(width, 
             return segment(src, plan.indptr, reduce="mean")
         if strategy == "planned":
             return scatter(src, index, plan=plan, reduce="mean")
-        return _scatter_forward(src, index, 200, "mean", None, kernels, strategy)
+        return by_strategy(strategy, src, index, 200, "mean")
 
     results = []
     try:

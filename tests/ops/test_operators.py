@@ -159,7 +159,9 @@ def test_vmap_is_a_loop_over_the_batch(case):
     found = torch.func.vmap(lambda t: case.call(plan, t, *tensors[1:]), in_dims=1)(batch)
     for k in range(3):
         close(found[k], case.call(plan, batch[:, k], *tensors[1:]), 1e-10)
-    wanted = torch.autograd.functional.jacobian(lambda t: case.call(plan, t, *tensors[1:]), tensors[0])
+    wanted = torch.autograd.functional.jacobian(
+        lambda t: case.call(plan, t, *tensors[1:]), tensors[0]
+    )
     found = torch.func.jacrev(lambda t: case.call(plan, t, *tensors[1:]))(tensors[0])
     close(found, wanted, 1e-10)
 
