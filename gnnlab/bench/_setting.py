@@ -148,7 +148,5 @@ class Setting:
         _, first = np.unique(rows * len(columns) + at, return_index=True)
         out = np.zeros((self.n, len(columns)))
         given = grad.double().numpy()[:, columns]
-        np.add.at(
-            out, (self.col.numpy()[places[first]], at[first]), given[rows[first], at[first]]
-        )
+        np.add.at(out, (self.col.numpy()[places[first]], at[first]), given[rows[first], at[first]])
         return out
