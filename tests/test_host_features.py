@@ -408,6 +408,118 @@ def test_failure_after_registering_gives_the_memory_back():
     assert device.log == ["register", "unregister"]
 
 
+class EmulatedDevice(FakeDevice):
+    """The fake with the real kernel: the CUDA source, run by the emulator."""
+
+    def __init__(self, kernels):
+        super().__init__()
+        self.gpu = kernels
+
+    def gather_rows(self, *arguments):
+        names = ("pointer", "stride_bytes", "row_bytes", "index", "out", "slots", "cache")
+        given = dict(zip((*names, "num_rows"), arguments, strict=True))
+        self.enqueue(lambda: self.gpu.gather_rows(**given))
+
+
+@pytest.fixture(scope="module")
+def emulated():
+    from gnnlab.ops._gpu import GpuKernels
+    from gnnlab.ops._gpu._emulator import Emulator
+
+    try:
+        return GpuKernels(Emulator(seed=3))
+    except OSError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("cached", [0, 12])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8], ids=str)
+def test_the_cuda_kernel_reads_the_table_and_the_cache(emulated, dtype, cached):
+    whole = table(dtype, (N, 40))
+    x = whole[2:, 1:36]  # no row begins on a boundary
+    size = x.element_size()
+    device = EmulatedDevice(emulated)
+    feats = HostFeatures(
+        x,
+        device,
+        cache=4 * len(x) + cached * 35 * size if cached else None,
+        degree=torch.arange(len(x)).flip(0),
+    )
+    assert (feats.transport, feats.cached_rows) == ("mapped", cached)
+    for index in (torch.int32, torch.int64):
+        ids = some_ids(high=len(x), dtype=index)
+        rows = settle(feats[ids], device)
+        assert torch.equal(bits(rows), bits(x[ids.long()]))
+        if cached:  # rows of the cache come from there, not from the table
+            kept = feats._hot.rows.clone()
+            feats._hot.rows.zero_()
+            rows = settle(feats[ids], device)
+            expected = torch.where((ids < cached)[:, None], torch.zeros((), dtype=dtype), x[ids])
+            assert torch.equal(bits(rows), bits(expected))
+            feats._hot.rows.copy_(kept)
+    feats.close()
+
+
+# ---- on a GPU ------------------------------------------------------------------------------------
+
+
+gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+]
+
+
+def with_marks(marks):
+    def apply(test):
+        for mark in marks:
+            test = mark(test)
+        return test
+
+    return apply
+
+
+@with_marks(gpu)
+@pytest.mark.parametrize("pin", [True, False])
+@pytest.mark.parametrize("cache", [None, "100KB"])
+@pytest.mark.parametrize("out_dtype", [None, torch.float16])
+def test_rows_on_a_gpu(pin, cache, out_dtype):
+    x = torch.randn(5000, 33)
+    options = {"cache": cache, "degree": torch.arange(5000), "out_dtype": out_dtype}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # there may be no kernels
+        feats = HostFeatures(x, "cuda", pin=pin, **options)
+    with feats:
+        for where in ("cpu", "cuda"):
+            ids = some_ids(100_000, 5000, dtype=torch.int32)
+            rows = feats[ids.to(where)]
+            assert rows.is_cuda
+            assert torch.equal(rows.cpu(), x[ids.long()].to(rows.dtype))
+            handle = feats.prefetch(ids.to(where))
+            assert torch.equal(handle.wait().cpu(), x[ids.long()].to(rows.dtype))
+            with pytest.raises(IndexError, match="index 5000 at position 1"):
+                feats[torch.tensor([0, 5000], device=where)]
+        stats = feats.stats()
+        assert stats.rows == 400_000
+        assert stats.seconds > 0
+        slots = feats._hot.slots.cpu() if cache else torch.full((5000,), -1)
+        assert stats.hits == 4 * int((slots[ids.long()] >= 0).sum())
+    HostFeatures(x, "cuda", pin=False).close()
+
+
+@with_marks(gpu)
+def test_pinning_on_a_gpu_ends_with_close():
+    x = torch.randn(5000, 33)
+    device = CudaDevice(torch.device("cuda"))
+    device.register(x.data_ptr(), x.numel() * 4)
+    assert x.is_pinned()
+    assert device.device_pointer(x.data_ptr()) != 0
+    device.unregister(x.data_ptr())
+    assert not x.is_pinned()
+    with pytest.raises(RuntimeError, match="cudaHostRegister of 0 bytes failed"):
+        device.register(x.data_ptr(), 0)
+    assert torch.ones(3, device="cuda").sum().item() == 3  # the failure is not blamed on others
+
+
 # ---- cache ---------------------------------------------------------------------------------------
 
 SIZES = {
@@ -962,14 +1074,16 @@ def test_processes_share_one_table(start):
     context = torch.multiprocessing.get_context(start)
     x = torch.randn(N, F).share_memory_()
     answers, ids = context.SimpleQueue(), some_ids(9)
-    with HostFeatures(x, FakeDevice()):
-        if start == "fork":  # the parent's registrations are not the child's... and are seen
-            process = context.Process(target=child, args=(x.clone(), ids, answers))
-        else:
-            process = context.Process(target=child, args=(x, ids, answers))
+    if start == "fork":  # torch's threads do not survive one
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+    process = context.Process(target=child, args=(x, ids, answers))
+    with HostFeatures(x, pin=False):
         process.start()
         found = answers.get()
         process.join()
+    if start == "fork":
+        torch.set_num_threads(threads)
     assert process.exitcode == 0
     assert found == (x[ids].tolist(), x[ids].tolist())
 
