@@ -208,7 +208,18 @@ def cpu_kernels() -> Kernels | None:
 @functools.cache
 def _cuda_kernels() -> Kernels | None:
     """Returns the CUDA operators, None (and one warning with the reason) where they cannot run."""
-    return None
+    from gnnlab.ops import _gpu
+
+    try:
+        return _gpu.cuda_kernels()
+    except OSError as error:
+        warnings.warn(
+            f"gnnlab runs without CUDA kernels (same results, slower): {error}. "
+            "Run `gnnlab kernels doctor`.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return None
 
 
 def kernels_for(tensor: Tensor) -> Kernels | None:
