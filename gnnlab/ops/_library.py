@@ -208,13 +208,13 @@ def cpu_kernels() -> Kernels | None:
 @functools.cache
 def _cuda_kernels() -> Kernels | None:
     """Returns the CUDA operators, None (and one warning with the reason) where they cannot run."""
-    from gnnlab.ops import _gpu
+    from gnnlab.ops._gpu import cuda_kernels
 
     try:
-        return _gpu.cuda_kernels()
+        return cuda_kernels()
     except OSError as error:
         warnings.warn(
-            f"gnnlab runs without CUDA kernels (same results, slower): {error}. "
+            f"gnnlab runs without its CUDA kernels (same results, slower): {error}. "
             "Run `gnnlab kernels doctor`.",
             RuntimeWarning,
             stacklevel=4,

@@ -92,6 +92,47 @@ def test_finite_differences_once_and_twice(case, backend):
             assert gradgradcheck(call, tensors, fast_mode=True)
 
 
+@pytest.fixture(scope="module")
+def emulated():
+    """The CUDA kernels, run on the CPU."""
+    from gnnlab.ops._gpu import emulated_kernels
+
+    try:
+        return emulated_kernels()
+    except OSError as error:
+        pytest.skip(f"CUDA cannot be emulated here: {error}")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_emulated_cuda_kernels_give_values_and_gradients_of_the_definition(case, emulated):
+    edge_index, plan, tensors = draw(case, "random", torch.float32)
+    ours = [t.requires_grad_() for t in tensors]
+    theirs = [t.detach().double().requires_grad_() for t in tensors]
+    expected = expected_of(case, edge_index, plan.num_dst, theirs)
+    finite = expected.isfinite()
+    with ops.use_backend(emulated):
+        close(case.call(plan, *(t.detach() for t in ours)), expected.detach(), 2e-5)
+        found = case.call(plan, *ours)
+        torch.where(finite, found, 0.0).sum().backward()
+    wanted = torch.autograd.grad(
+        torch.where(finite, expected, 0.0).sum(), theirs, allow_unused=True
+    )
+    for a, b in zip(ours, wanted, strict=True):
+        close(a.grad, torch.zeros_like(a).double() if b is None else b, 2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_whole_table_holds_on_emulated_cuda_kernels(case, emulated):
+    for kind in KINDS:
+        for dtype, tolerance in TOLERANCE.items():
+            edge_index, plan, tensors = draw(case, kind, dtype)
+            with ops.use_backend(emulated):
+                found = case.call(plan, *tensors)
+            assert found.dtype == dtype
+            close(found, expected_of(case, edge_index, plan.num_dst, tensors), tolerance)
+
+
 @needs_kernels
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_number_of_threads_and_run_gives_the_same_bits(case):
