@@ -1,12 +1,13 @@
 // Gradients of max and min from the places that won.
 //
-//   -DT=...  -DI=i32|i64  -DVEC=n: columns of a lane
+//   -DDTYPE=...  -DI=i32|i64  -DVEC=n: columns of a lane
 //
 // gx[j, f] = sum of weight * grad[i, f] over the places p that read row j, in ascending order, where
 // arg[i, f] == p and i is the row of p. Each source row is visited by one group, so that nothing is
 // added atomically. gweight[edge, h] = sum over the columns of head h of grad * x where p won.
 #include "rows.cuh"
 
+typedef DTYPE T;
 typedef gl_sum_type<T>::type A;
 
 struct ArgArgs {

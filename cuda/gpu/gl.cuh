@@ -18,6 +18,7 @@ typedef unsigned long long u64;
 typedef float f32;
 typedef double f64;
 
+// Definitions given by -D must not be named like a template parameter here (T, A, N, To, From).
 #define GL_ALL 0xffffffffu  // every lane of a warp
 
 #ifdef GL_EMULATED

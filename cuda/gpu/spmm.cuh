@@ -1,11 +1,12 @@
 // Reads weight * x along the places of a row; for rows.cu and multi.cu.
 //
-//   -DT=...   dtype          -DI=i32|i64  type of col, perm and args
+//   -DDTYPE=... of x           -DI=i32|i64  type of col, perm and args
 //   -DVEC=n   columns of a lane: as many as 16 bytes hold, or 1
 //   -DWEIGHT=0 none, 1 one per edge, 2 one per edge and head
 #pragma once
 #include "rows.cuh"
 
+typedef DTYPE T;
 typedef gl_sum_type<T>::type A;
 
 struct Source {

@@ -126,9 +126,10 @@ def test_every_floating_dtype(gpu, reduce, dtype, width):
 
 @pytest.mark.parametrize("reduce", ["sum", "min", "mul"])
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_integers(gpu, reduce, dtype):
+@pytest.mark.parametrize("index", [torch.int32, torch.int64])
+def test_integers(gpu, reduce, dtype, index):
     x = (values(17, 6, dtype=torch.float64) * 4).to(dtype)
-    check(gpu, make([3, 0, 1, 6, 2], 17), x, None, reduce)
+    check(gpu, make([3, 0, 1, 6, 2], 17, index), x, None, reduce)
 
 
 @pytest.mark.parametrize("permuted", [True, False])

@@ -139,8 +139,9 @@ class CudaLauncher:
         if shared > _FREE_SHARED and self._shared.get(key, 0) < shared:
             self.driver.allow_shared(function, shared)
             self._shared[key] = shared
-        struct = pack(args)  # the driver copies it before it returns
-        params = (ctypes.c_void_p * 1)(ctypes.cast(struct, ctypes.c_void_p))
+        packed = pack(args)
+        struct = ctypes.create_string_buffer(packed, len(packed))
+        params = (ctypes.c_void_p * 1)(ctypes.addressof(struct))  # copied before the call returns
         stream = torch.cuda.current_stream(device).cuda_stream
         status = self.driver.launch_kernel(
             function, x, y, 1, block, 1, 1, shared, stream, params, None

@@ -77,11 +77,7 @@ class Provider:
 
     def __init__(self, launcher: Launcher) -> None:
         self.launcher = launcher
-
-    @property
-    def name(self) -> str:
-        """ "cuda" or "emulated"."""
-        return self.launcher.name
+        self.name = launcher.name
 
 
 def pack(args: Sequence[Argument]) -> bytes:

@@ -49,15 +49,15 @@ def _variants() -> list[Unit]:
 
 
 def _rows_unit(dtype: str, index: str, vec: int, weight: int, reduce: int, arg: int) -> Unit:
-    return unit("rows", T=dtype, I=index, VEC=vec, WEIGHT=weight, REDUCE=reduce, ARG=arg)
+    return unit("rows", DTYPE=dtype, I=index, VEC=vec, WEIGHT=weight, REDUCE=reduce, ARG=arg)
 
 
 def _multi_unit(dtype: str, index: str, vec: int, weight: int) -> Unit:
-    return unit("multi", T=dtype, I=index, VEC=vec, WEIGHT=weight)
+    return unit("multi", DTYPE=dtype, I=index, VEC=vec, WEIGHT=weight)
 
 
 def _arg_unit(dtype: str, index: str, vec: int) -> Unit:
-    return unit("arg", T=dtype, I=index, VEC=vec)
+    return unit("arg", DTYPE=dtype, I=index, VEC=vec)
 
 
 VARIANTS: list[Unit] = _variants()
