@@ -15,12 +15,13 @@ def gather_into(x: Tensor, index: Tensor, out: Tensor) -> None:
 
     Args:
         x: (N, W) with unit inner stride.
-        index: (n,) int32 or int64, contiguous.
+        index: (n,) int32 or int64.
         out: (n, W) contiguous, of the dtype of `x`.
 
     Raises:
         IndexError: if an index is outside 0..N-1.
     """
+    index = index.contiguous()
     library = cpu_library(x)
     if library is None:
         torch.index_select(x, 0, index, out=out)
