@@ -64,7 +64,7 @@ class Setting:
 
     def __init__(self, graph: BenchGraph, seed: int = 0) -> None:
         self.graph, self.seed = graph, seed
-        self.src, self.dst = (end.contiguous() for end in graph.edge_index)
+        self.src, self.dst = graph.edge_index.contiguous()
         self.n, self.m, self.e = graph.num_src, graph.num_dst, graph.edge_index.shape[1]
         self.plan = ops.EdgePlan(graph.edge_index, self.n, self.m)
 

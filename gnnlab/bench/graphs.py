@@ -109,7 +109,8 @@ def mesh(width: int = 250, height: int = 200) -> BenchGraph:
     )
     edges = np.concatenate([pairs, pairs[::-1]], axis=1)
     order = np.random.default_rng(0).permutation(edges.shape[1])
-    return BenchGraph("b mesh", torch.from_numpy(edges[:, order]), node.size, node.size)
+    edges = np.ascontiguousarray(edges[:, order])
+    return BenchGraph("b mesh", torch.from_numpy(edges), node.size, node.size)
 
 
 def bipartite(

@@ -29,6 +29,7 @@ from gnnlab.bench._setting import Case, Setting
 from gnnlab.bench.graphs import BenchGraph, all_graphs
 from gnnlab.bench.peers import FAMILIES, PLAIN, Family, calls_of, families
 from gnnlab.bench.targets import geometric_mean, summary
+from gnnlab.errors import ConfigError
 from gnnlab.experiment import environment
 
 __all__ = ["run", "table", "write"]
@@ -67,7 +68,7 @@ def run(
 
     Raises:
         RuntimeError: if a result of ours differs from the formula.
-        ValueError: for unknown names of peers or graphs.
+        ConfigError: for unknown names of peers or graphs.
 
     Example:
         >>> from gnnlab.bench import ops
@@ -151,9 +152,8 @@ class _Job:
 
     def _cases(self, setting: Setting) -> Iterator[Case]:
         widths = self.widths if setting.graph.has_target else (64,)
-        for case in (*forward(setting, widths), *backward(setting, widths)):
-            if self.only in case.op:
-                yield case
+        for cases in (forward(setting, widths), backward(setting, widths)):
+            yield from (case for case in cases if self.only in case.op)
 
     def _row(self, case: Case, peers: Sequence[Family]) -> dict[str, Any] | None:
         """Checks all calls, then times those that gave the right result."""
@@ -247,7 +247,7 @@ def _rounded(value: Any) -> Any:
 def _known(what: str, names: Sequence[str], known: Any) -> tuple[str, ...]:
     for name in names:
         if name not in known:
-            raise ValueError(f'unknown {what} "{name}". Known: {", ".join(known)}.')
+            raise ConfigError(f'unknown {what} "{name}". Known: {", ".join(known)}.')
     return tuple(names)
 
 
@@ -262,8 +262,8 @@ def _command(
     words = ["gnnlab bench ops"]
     words += ["--quick"] * quick + [f"--compare {compare}"] * (compare != "all")
     words += [f"--threads {threads}"] * (threads != 1)
-    words += [f"--graphs {name}" for name in graphs or ()]
-    words += [f"--widths {width}" for width in widths or ()]
+    words += [f"--graphs {','.join(graphs)}"] if graphs else []
+    words += [f"--widths {','.join(map(str, widths))}"] if widths else []
     words += [f'--only "{only}"'] * bool(only)
     return " ".join([*words, "--out docs/results/ops.json"])
 

@@ -60,6 +60,13 @@ def test_each_source_compiles_without_a_warning(compiler, code, arch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("code", every_family(), ids=str)
+def test_every_kernel_file_compiles_for_all_architectures(compiler, code, arch):
+    compiles(compiler, code, arch)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("code", _gpu.variants(), ids=str)
 def test_every_variant_compiles_without_a_warning(compiler, code, arch):
     compiles(compiler, code, arch)

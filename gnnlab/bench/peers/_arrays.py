@@ -52,12 +52,12 @@ class Scipy:
     def plan_build(self, case: Case) -> dict[str, Any]:
         s = self.s
         ends, ones = (s.dst.numpy(), s.src.numpy()), np.ones(s.e, dtype=np.float32)
-        return {
-            "scipy coo->csr": Call(
-                lambda: self.sparse.coo_matrix((ones, ends), (s.m, s.n)).tocsr(),
-                finish=lambda _: s.indptr,  # duplicates are added up: it has fewer entries
-            )
-        }
+
+        def finish(matrix: Any) -> Any:  # duplicates were added up: the sums are the degrees
+            return np.concatenate([[0], np.cumsum(np.asarray(matrix.sum(1)).ravel())])
+
+        make = self.sparse.coo_matrix
+        return {"scipy coo->csr": Call(lambda: make((ones, ends), (s.m, s.n)).tocsr(), None, finish)}
 
     def spmm_sum(self, case: Case) -> dict[str, Any]:
         return self._product(case, self.matrix)

@@ -13,6 +13,7 @@ from gnnlab.bench._cases import leaky
 from gnnlab.bench._machine import Call
 from gnnlab.bench._setting import Case, Setting
 from gnnlab.bench.peers import PLAIN, refuse_large
+from gnnlab.bench.peers._torch import starts
 
 __all__ = ["Pyg"]
 
@@ -33,7 +34,7 @@ class Pyg:
     def plan_build(self, case: Case) -> dict[str, Any]:
         s = self.s
         run = self.utils.index_sort
-        call = Call(lambda: run(s.dst, max_value=s.m), finish=lambda _: s.indptr)
+        call = Call(lambda: run(s.dst, max_value=s.m), finish=lambda r: starts(r[0], s.m))
         return {"PyG index_sort": call}
 
     # ---- scatter and segment ---------------------------------------------------------------------

@@ -13,7 +13,7 @@ from gnnlab.bench._machine import Call
 from gnnlab.bench._setting import Case, Setting
 from gnnlab.bench.peers import Refused, refuse_large
 
-__all__ = ["Torch"]
+__all__ = ["Torch", "starts", "zero_where_empty"]
 
 
 class Torch:
@@ -32,8 +32,9 @@ class Torch:
         self.transposed = _csr(starts, s.dst[order], ones, (s.n, s.m))
 
     def plan_build(self, case: Case) -> dict[str, Any]:
-        s = self.s
-        return {"torch.sort": Call(lambda: s.dst.sort(stable=True), finish=lambda _: s.indptr)}
+        dst, m = self.s.dst, self.s.m
+        call = Call(lambda: dst.sort(stable=True), finish=lambda r: starts(r.values, m))
+        return {"torch.sort": call}
 
     def gather(self, case: Case) -> dict[str, Any]:
         x, src = case.inputs["x"], self.s.src
@@ -190,6 +191,11 @@ class Torch:
 def zero_where_empty(result: Tensor) -> Tensor:
     """Replaces the -inf that some libraries give for rows without edges by our 0."""
     return result.masked_fill(result == -torch.inf, 0.0)
+
+
+def starts(rows: Tensor, count: int) -> Tensor:
+    """Returns where each row begins in sorted `rows`; wrong where they are not sorted."""
+    return torch.searchsorted(rows, torch.arange(count + 1))
 
 
 def is_moderate(setting: Setting, width: int) -> bool:
