@@ -101,7 +101,7 @@ def run(
     return {
         "kind": "ops",
         "command": _command(quick, compare, threads, graphs, widths, only),
-        "environment": environment(),
+        "environment": {**environment(), "threads": count},
         "machine": {
             "isa": ops.status().isa,
             "backend": ops.backend(),

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["MICROSECONDS", "OVERALL", "SCALING", "TARGETS", "geometric_mean", "summary"]
+__all__ = ["MICROSECONDS", "OVERALL", "SCALING", "TARGETS", "counts", "geometric_mean", "summary"]
 
 TARGETS: dict[str, tuple[float, float]] = {
     "plan build": (3.5, 4.5),
@@ -82,7 +82,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     lines = []
     for op in dict.fromkeys(row["op"] for row in rows):
         mine = [row for row in rows if row["op"] == op and row.get("ratio")]
-        main = [row for row in mine if _counts(row)]
+        main = [row for row in mine if counts(row)]
         least = min(main, key=lambda row: row["ratio"], default=None)
         target = TARGETS.get(op)
         mean = geometric_mean(row["ratio"] for row in main)
@@ -114,6 +114,6 @@ def _has_letter(row: Mapping[str, Any]) -> bool:
     return str(row["graph"])[1:2] == " "
 
 
-def _counts(row: Mapping[str, Any]) -> bool:
-    """Whether targets speak of the row."""
+def counts(row: Mapping[str, Any]) -> bool:
+    """Returns whether targets speak of the row: graphs a to d, and F = 64 where there is an F."""
     return _has_letter(row) and (row["op"] not in _BY_WIDTH or row["width"] == "64")
