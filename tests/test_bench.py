@@ -222,7 +222,10 @@ def test_result_file_table_page_and_picture(quick, tmp_path):
     assert page.index("| operator | least |") < page.index("### Graph d small graphs")
     drawn = (tmp_path / "docs" / "images" / "ops.svg").read_text("utf-8")
     assert drawn == svg(json.loads(json.dumps(result)))
-    words = {node.firstChild.data for node in xml.dom.minidom.parseString(drawn).getElementsByTagName("text")}
+    words = {
+        node.firstChild.data
+        for node in xml.dom.minidom.parseString(drawn).getElementsByTagName("text")
+    }
     assert set(TARGETS) - set(result["skipped"]) <= words
 
 

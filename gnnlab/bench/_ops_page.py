@@ -71,7 +71,9 @@ def section(result: Mapping[str, Any], made_by: str) -> str:
     parts += ["\n".join(f"- {line}" for line in extra)] if extra else []
     parts.append(_RATES.format(**machine["gb_s"]))
     for graph in dict.fromkeys(row["graph"] for row in result["rows"]):
-        about = f": {_GRAPHS[graph]}" if graph in _GRAPHS and "--quick" not in result["command"] else ""
+        about = (
+            f": {_GRAPHS[graph]}" if graph in _GRAPHS and "--quick" not in result["command"] else ""
+        )
         parts += [f"### Graph {graph}{about}", _table(result, graph)]
     parts += _left_out(result)
     return "\n\n".join(parts) + "\n"
