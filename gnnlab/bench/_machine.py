@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Call", "Times", "bandwidth", "per_call", "measure", "peak_memory", "version"]
+__all__ = ["Call", "Times", "bandwidth", "measure", "peak_memory", "per_call", "version"]
 
 
 @dataclass(frozen=True)

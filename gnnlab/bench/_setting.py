@@ -62,6 +62,9 @@ class Case:
 class Setting:
     """A graph, sorted and weighted; `seed` draws all numbers."""
 
+    src: Tensor
+    dst: Tensor
+
     def __init__(self, graph: BenchGraph, seed: int = 0) -> None:
         self.graph, self.seed = graph, seed
         self.src, self.dst = graph.edge_index.contiguous()
@@ -88,12 +91,12 @@ class Setting:
     @cached_property
     def col(self) -> Tensor:
         """Source at each place."""
-        return self.src[self.perm]
+        return self.src.index_select(0, self.perm)
 
     @cached_property
     def rows(self) -> Tensor:
         """Destination at each place."""
-        return self.dst[self.perm]
+        return self.dst.index_select(0, self.perm)
 
     @cached_property
     def degree(self) -> Tensor:
@@ -129,7 +132,7 @@ class Setting:
         if weight is not None:
             share = weight.double().numpy()[self.perm.numpy()]
             values = values * share.reshape(len(share), -1)
-        return values
+        return np.asarray(values)
 
     def softmax(self, logits: Tensor) -> np.ndarray:
         """Returns the softmax of logits (E, H) over the edges of each destination, as given."""
@@ -138,7 +141,7 @@ class Setting:
         values = np.exp(values - self.reduce(values, "max")[rows])
         out = np.empty_like(values)
         out[perm] = values / self.reduce(values)[rows]
-        return out
+        return np.asarray(out)
 
     def max_gradient(self, x: Tensor, grad: Tensor, columns: np.ndarray) -> np.ndarray:
         """Returns the gradient of x of the maximum: all of it goes to the first largest edge."""
