@@ -15,7 +15,7 @@ from gnnlab.ops import EdgePlan
 from gnnlab.ops._arguments import check_index
 from gnnlab.ops._edges import Order, sort_edges
 
-__all__ = ["Memory"]
+__all__ = ["Memory", "group"]
 
 Fact = TypeVar("Fact")
 
@@ -53,7 +53,7 @@ class Memory:
 
     def order(self, index: Tensor, size: int) -> Order:
         """Returns the entries of a vector grouped by value; IndexError outside 0..size-1."""
-        return self._recall(index, ("order", size), lambda: _order(index, size))
+        return self._recall(index, ("order", size), lambda: group(index, size))
 
     def plan(self, edge_index: Tensor, num_src: int, num_dst: int) -> EdgePlan:
         """Returns the plan of (2, E) edges; IndexError when they do not fit."""
@@ -95,7 +95,8 @@ class Memory:
                 del self._entries[key]
 
 
-def _order(index: Tensor, size: int) -> Order:
+def group(index: Tensor, size: int) -> Order:
+    """Returns the entries of a vector grouped by value, with a copy of the vector."""
     index = index.contiguous()
     ascending = check_index(index, size)
     indptr, rows, perm = sort_edges(index, index, size, size, not ascending)

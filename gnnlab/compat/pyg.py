@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from gnnlab import ops
-from gnnlab.compat._memory import Memory
+from gnnlab.compat._memory import Memory, group
 from gnnlab.compat.torch_scatter import segment_csr
 from gnnlab.ops import _segment
 from gnnlab.ops._cpu import DTYPES
+from gnnlab.ops._edges import Order
 from gnnlab.ops._library import is_traced, kernels_for
 from gnnlab.ops.softmax import _normalise
 
@@ -97,13 +98,15 @@ _LOCK = threading.RLock()
 _MEMORY = Memory()
 _depth = 0
 _routes: list[tuple[Any, Any]] = []  # PyG's function and ours
+_row_type: type | None = None  # of the rows of an EdgeIndex
 _method: tuple[Any, Any] | None = None  # MessagePassing and its own _index_select
 
 
 def _enter() -> None:
-    global _depth, _method
+    global _depth, _method, _row_type
     if _depth == 0:
         try:
+            import torch_geometric
             import torch_geometric.edge_index as edge_index
             import torch_geometric.nn.conv.message_passing as message_passing
             import torch_geometric.utils as utils
@@ -115,6 +118,7 @@ def _enter() -> None:
             (utils.softmax, _softmax_route(utils.softmax)),
             (edge_index._spmm, _spmm_route(edge_index._spmm)),
         ]
+        _row_type = getattr(torch_geometric, "Index", None)
         base = message_passing.MessagePassing
         _method = (base, base._index_select)
         try:
@@ -166,6 +170,18 @@ def _covered(*tensors: Tensor | None) -> bool:
     return all(t.is_cpu for t in given) and kernels_for(given[0]) is not None
 
 
+def _plain(index: Any) -> Any:
+    """Returns the tensor inside a row of an EdgeIndex, and anything else as it is."""
+    return cast(Any, index).as_tensor() if type(index) is _row_type else index
+
+
+def _order(given: Any, index: Tensor, size: int) -> Order:
+    """Returns how `index`, the plain tensor of what was given, sorts."""
+    if index is given:
+        return _MEMORY.order(index, size)
+    return group(index, size)  # torch counts writes to an EdgeIndex apart from those to its rows
+
+
 def _is_index(index: Any) -> bool:
     return isinstance(index, Tensor) and index.dim() == 1 and index.dtype in _INDICES
 
@@ -201,16 +217,17 @@ def _scatter_route(theirs: Callable[..., Tensor]) -> Callable[..., Tensor]:
         reduce: str = "sum",
     ) -> Tensor:
         kind = _REDUCES.get(reduce)
+        plain = _plain(index)
         if (
             kind is not None
             and _has_rows(src, dim)
-            and _is_index(index)
-            and index.shape[0] == src.shape[dim]
+            and _is_index(plain)
+            and plain.shape[0] == src.shape[dim]
             and (kind != "mean" or src.is_floating_point())
-            and _covered(src, index)
+            and _covered(src, plain)
         ):
             try:
-                order = _MEMORY.order(index, _size(index, dim_size))
+                order = _order(index, plain, _size(plain, dim_size))
                 rows = _front(src, dim)
                 if kind in ("max", "min"):
                     return _back(_segment.extreme(order, rows, kind), dim)
@@ -252,20 +269,20 @@ def _softmax_route(theirs: Callable[..., Tensor]) -> Callable[..., Tensor]:
         num_nodes: int | None = None,
         dim: int = 0,
     ) -> Tensor:
-        groups = index if ptr is None else ptr
+        plain = _plain(index)
+        groups = plain if ptr is None else ptr
         if (
             _is_index(groups)
             and _has_rows(src, dim)
             and src.is_floating_point()
-            and (ptr is not None or cast(Tensor, index).shape[0] == src.shape[dim])
+            and (ptr is not None or plain.shape[0] == src.shape[dim])
             and _covered(src, groups)
         ):
             rows = _front(src, dim)
             try:
                 if ptr is not None:
                     return _back(ops.segment_softmax(rows, indptr=ptr), dim)
-                index = cast(Tensor, index)
-                order = _MEMORY.order(index, _size(index, num_nodes))
+                order = _order(index, plain, _size(plain, num_nodes))
                 return _back(_normalise(order, rows, "softmax"), dim)
             except (IndexError, ValueError):
                 pass
@@ -278,13 +295,14 @@ def _select_route(theirs: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(theirs)
     def _index_select(self: Any, src: Tensor, index: Tensor) -> Tensor:
         dim = self.node_dim
-        if _has_rows(src, dim) and _is_index(index) and _covered(src, index):
+        plain = _plain(index)
+        if _has_rows(src, dim) and _is_index(plain) and _covered(src, plain):
             try:
                 rows = _front(src, dim)
                 if src.requires_grad and torch.is_grad_enabled():
-                    order = _MEMORY.order(index, rows.shape[0])
+                    order = _order(index, plain, rows.shape[0])
                     return _back(_segment.spread_rows(order, rows), dim)
-                return _back(ops.gather(rows, index), dim)
+                return _back(ops.gather(rows, plain), dim)
             except IndexError:
                 pass
         return theirs(self, src, index)

@@ -18,7 +18,7 @@ from torch_geometric import EdgeIndex, nn as gnn
 from torch_geometric.nn.conv.message_passing import MessagePassing
 
 from gnnlab.compat import pyg
-from gnnlab.compat._memory import Memory
+from gnnlab.compat._memory import Memory, group
 from gnnlab.ops._library import is_traced, kernels_for
 
 T = torch.tensor
@@ -93,6 +93,19 @@ def test_layers_give_the_same_values_and_gradients(name, graph):
         return torch.func.functional_call(layer, given, (x, edge_index))
 
     assert_same(call, x, *(p for _, p in layer.named_parameters()), used=2)
+
+
+@pytest.mark.parametrize("by", ["row", "col"])
+@pytest.mark.parametrize("name", ["SAGE max", "GIN", "GAT", "Transformer"])
+def test_layers_take_an_edge_index(name, by, graph, monkeypatch):
+    x, edge_index = graph
+    edge_index = EdgeIndex(edge_index, sparse_size=(NUM_NODES, NUM_NODES)).sort_by(by)[0]
+    torch.manual_seed(0)
+    layer = MODELS[name]().double()
+    routed = []
+    monkeypatch.setattr(pyg, "group", lambda *a: routed.append(a) or group(*a))
+    assert_same(lambda x: layer(x, edge_index), x, used=0)
+    assert len(routed) >= 2  # gathered and reduced
 
 
 @pytest.mark.parametrize("pool", ["add", "mean", "max"])

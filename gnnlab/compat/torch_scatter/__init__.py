@@ -2,7 +2,7 @@
 
 ``import gnnlab.compat.torch_scatter as torch_scatter`` is the whole change that a program needs.
 Names, arguments, defaults and results are those of the package; where its results are accidents
-they differ, which the guide "Faster PyG" lists.
+they differ, which the guide "Make a PyG model faster" lists.
 """
 
 from __future__ import annotations
