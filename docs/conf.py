@@ -55,6 +55,9 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(torch|np|numpy|nn|collections|pathlib|typing|sphinx|os)\..*"),
     (r"py:.*", r"(list\[)?dict\[str"),
     (r"py:.*", r"gnnlab\.(config\.T|ops\.plan\.Fact)"),
+    # Names of inner modules, which stand in signatures but have no page.
+    (r"py:.*", r"gnnlab\.(data|ops|bench)\._\w+\.\w+|Setting|Case|Call|Kernels|CompileError"),
+    (r"py:.*", r"concurrent\.futures\..*"),
     (
         r"py:.*",
         r"(Any|Callable|ClassVar|Hashable|Iterable|Iterator|Literal|Mapping|Path|Sequence|Self|"
