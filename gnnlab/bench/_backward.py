@@ -172,7 +172,8 @@ def _gat(s: Setting, heads: int, depth: int) -> Case:
         return torch.autograd.grad(ops.gat_aggregate(s.plan, *along), along, grad)
 
     def want() -> np.ndarray:
-        return _gat_gradients(s, *(t.detach().double().numpy() for t in along), grad, columns)
+        x, a_src, a_dst = (t.detach().double().numpy() for t in along)
+        return _gat_gradients(s, x, a_src, a_dst, grad, columns)
 
     def pick(result: Sequence[Tensor]) -> np.ndarray:
         parts = [columns_of(columns)(result[0]), *(r.double().numpy() for r in result[1:])]

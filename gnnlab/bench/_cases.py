@@ -171,9 +171,7 @@ def _per_edge(s: Setting, width: int) -> Iterator[Case]:
             s,
             8 * s.e + rows,
             Call(lambda how=how: ops.scatter(messages, s.dst, s.m, reduce=how)),
-            lambda how=how: s.reduce(
-                messages.double().numpy()[:, columns][s.perm.numpy()], how
-            ),
+            lambda how=how: s.reduce(messages.double().numpy()[:, columns][s.perm.numpy()], how),
             {"messages": messages},
             columns_of(columns),
         )

@@ -23,9 +23,9 @@ Columns F=1, F=16, F=256 are geometric means at these widths; "odd graphs" is th
 star, on a graph where nine of ten rows are empty, and on a chain; "plain PyG" compares with
 what users write today, a gather, a product and a scatter."""
 _RATES = """Rates count every byte that an operator must move, gathered rows once per edge. This
-machine copies {copy} GB/s, does a triad at {triad} GB/s and reads {read} GB/s from arrays far larger
-than its caches; operators whose rows stay in a cache can exceed that. MB is the peak that a call
-adds to the process, result included."""
+machine copies {copy} GB/s, does a triad at {triad} GB/s and reads {read} GB/s from arrays far
+larger than its caches; operators whose rows stay in a cache can exceed that. MB is the peak that a
+call adds to the process, result included."""
 _GRAPHS = {
     "a power-law": "100,000 nodes, 2 million edges, both ends by Zipf's law",
     "b mesh": "a triangulated grid of 50,000 nodes, degree 6",
@@ -71,7 +71,9 @@ def section(result: Mapping[str, Any], made_by: str) -> str:
     parts += ["\n".join(f"- {line}" for line in extra)] if extra else []
     parts.append(_RATES.format(**machine["gb_s"]))
     for graph in dict.fromkeys(row["graph"] for row in result["rows"]):
-        about = f": {_GRAPHS[graph]}" if graph in _GRAPHS and "--quick" not in result["command"] else ""
+        about = (
+            f": {_GRAPHS[graph]}" if graph in _GRAPHS and "--quick" not in result["command"] else ""
+        )
         parts += [f"### Graph {graph}{about}", _table(result, graph)]
     parts += _left_out(result)
     return "\n\n".join(parts) + "\n"

@@ -62,6 +62,9 @@ class Case:
 class Setting:
     """A graph, sorted and weighted; `seed` draws all numbers."""
 
+    src: Tensor
+    dst: Tensor
+
     def __init__(self, graph: BenchGraph, seed: int = 0) -> None:
         self.graph, self.seed = graph, seed
         self.src, self.dst = graph.edge_index.contiguous()
@@ -88,12 +91,12 @@ class Setting:
     @cached_property
     def col(self) -> Tensor:
         """Source at each place."""
-        return self.src[self.perm]
+        return self.src.index_select(0, self.perm)
 
     @cached_property
     def rows(self) -> Tensor:
         """Destination at each place."""
-        return self.dst[self.perm]
+        return self.dst.index_select(0, self.perm)
 
     @cached_property
     def degree(self) -> Tensor:
@@ -125,7 +128,7 @@ class Setting:
 
     def terms(self, x: Tensor, columns: np.ndarray, weight: Tensor | None = None) -> np.ndarray:
         """Returns w x[src] in float64, in sorted order, for some columns of x (N, F)."""
-        values = x.double().numpy()[:, columns][self.col.numpy()]
+        values: np.ndarray = x.double().numpy()[:, columns][self.col.numpy()]
         if weight is not None:
             share = weight.double().numpy()[self.perm.numpy()]
             values = values * share.reshape(len(share), -1)
@@ -136,7 +139,7 @@ class Setting:
         rows, perm = self.rows.numpy(), self.perm.numpy()
         values = logits.double().numpy()[perm]
         values = np.exp(values - self.reduce(values, "max")[rows])
-        out = np.empty_like(values)
+        out: np.ndarray = np.empty_like(values)
         out[perm] = values / self.reduce(values)[rows]
         return out
 
@@ -148,7 +151,5 @@ class Setting:
         _, first = np.unique(rows * len(columns) + at, return_index=True)
         out = np.zeros((self.n, len(columns)))
         given = grad.double().numpy()[:, columns]
-        np.add.at(
-            out, (self.col.numpy()[places[first]], at[first]), given[rows[first], at[first]]
-        )
+        np.add.at(out, (self.col.numpy()[places[first]], at[first]), given[rows[first], at[first]])
         return out

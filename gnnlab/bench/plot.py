@@ -123,7 +123,9 @@ def _rates(op: str, rows: Sequence[Mapping[str, Any]], y: float, top: float) -> 
 
 
 def _ratio_axis(height: float) -> list[str]:
-    parts = [_text(_LEFT, _TOP - 28, "peer's time / ours (log axis); black bar: target of the best")]
+    parts = [
+        _text(_LEFT, _TOP - 28, "peer's time / ours (log axis); black bar: target of the best")
+    ]
     tick = _LOW
     while tick <= _HIGH:
         x, style = _ratio_x(tick), "one" if tick == 1 else "grid"

@@ -57,7 +57,9 @@ class Scipy:
             return np.concatenate([[0], np.cumsum(np.asarray(matrix.sum(1)).ravel())])
 
         make = self.sparse.coo_matrix
-        return {"scipy coo->csr": Call(lambda: make((ones, ends), (s.m, s.n)).tocsr(), None, finish)}
+        return {
+            "scipy coo->csr": Call(lambda: make((ones, ends), (s.m, s.n)).tocsr(), None, finish)
+        }
 
     def spmm_sum(self, case: Case) -> dict[str, Any]:
         return self._product(case, self.matrix)

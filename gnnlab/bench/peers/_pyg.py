@@ -110,9 +110,7 @@ class Pyg:
     def edge_softmax_backward(self, case: Case) -> dict[str, Any]:
         s, logits, grad = self.s, case.inputs["logits"], case.inputs["grad"]
         run = self.utils.softmax
-        return {
-            "PyG softmax": gradient(lambda: run(logits, s.dst, num_nodes=s.m), [logits], grad)
-        }
+        return {"PyG softmax": gradient(lambda: run(logits, s.dst, num_nodes=s.m), [logits], grad)}
 
     def _attention(self, x: Tensor, a_src: Tensor, a_dst: Tensor) -> Tensor:
         """The aggregation of PyG's GATConv, without its linear maps."""
@@ -141,9 +139,7 @@ class Pyg:
 
     def backward_spmm_sum(self, case: Case) -> dict[str, Any]:
         x, grad = case.inputs["x"], case.inputs["grad"]
-        return {
-            "PyG EdgeIndex": gradient(lambda: self.edges.matmul(x, transpose=True), [x], grad)
-        }
+        return {"PyG EdgeIndex": gradient(lambda: self.edges.matmul(x, transpose=True), [x], grad)}
 
     def backward_spmm_weighted(self, case: Case) -> dict[str, Any]:
         x, w, grad = (case.inputs[k] for k in ("x", "weight", "grad"))
