@@ -15,7 +15,7 @@ from torch import Tensor
 from gnnlab import ops
 from gnnlab.bench._machine import Call
 from gnnlab.bench._setting import Case, Setting, some
-from gnnlab.ops._library import kernels_for
+from gnnlab.ops._into import gather_into
 
 __all__ = ["HEADS", "LARGEST", "columns_of", "forward", "gat_case", "leaky"]
 
@@ -190,26 +190,11 @@ def _per_edge(s: Setting, width: int) -> Iterator[Case]:
 
 def _gather_into(x: Tensor, index: Tensor, out: Tensor) -> Call | str:
     """Returns a call of the C function that writes into `out`; operators always make a new one."""
-    kernels = kernels_for(x)
-    library: Any = getattr(kernels, "library", None)
-    if library is None:
+    if ops.status().path is None:
         return "needs the compiled kernels"
-    size = x.element_size() * x.shape[1]
 
     def run() -> Tensor:
-        library.check(
-            library.gather(
-                x.data_ptr(),
-                size,
-                index.data_ptr(),
-                index.element_size(),
-                index.shape[0],
-                x.shape[0],
-                size,
-                out.data_ptr(),
-                torch.get_num_threads(),
-            )
-        )
+        gather_into(x, index, out)
         return out
 
     return Call(run)

@@ -64,12 +64,13 @@ def measure(
 ) -> dict[str, Times]:
     """Times all calls in turn. The first call is ours; those far behind take fewer turns.
 
-    A call that is twice as slow as the two fastest takes 2 turns, one that is eight times as slow
-    none: its first run stands, the one whose result was checked.
+    Every call takes one turn; one that is twice as slow as the two fastest takes a second, and
+    only calls within that take all. Slowness is judged anew at every turn by the fastest run so
+    far, since a library may prepare things in its first.
 
     Args:
         calls: by name.
-        first: milliseconds of that first run.
+        first: milliseconds of a first run of each, which does not count.
         wall: wall time (several threads) instead of this thread's CPU time.
         repeats: turns; at least three times as many for calls under 1 ms.
     """
@@ -81,20 +82,18 @@ def measure(
         call.run(*given)
         return (clock() - start) * 1e3
 
-    ranked = sorted(first.values())
-    pace = ranked[min(1, len(ranked) - 1)]
-    most = repeats if ranked[0] >= 1 else 3 * repeats
-    turns = {
-        name: most if ms <= 2 * pace else 2 if ms <= 8 * pace else 0 for name, ms in first.items()
-    }
-    turns[next(iter(calls))] = most
+    ours = next(iter(calls))
+    best = dict(first)
+    turns = repeats if min(best.values()) >= 1 else 3 * repeats
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(most):
+    for turn in range(turns):
+        pace = sorted(best.values())[:2][-1]
         for name, call in calls.items():
-            if turn < turns[name]:
+            slowness = best[name] / pace
+            if turn == 0 or name == ours or slowness <= 2 or (turn == 1 and slowness <= 8):
                 taken[name].append(sample(call))
-    found = {name: times or [first[name]] for name, times in taken.items()}
-    return {name: Times(statistics.median(t), min(t)) for name, t in found.items()}
+                best[name] = min(best[name], taken[name][-1])
+    return {name: Times(statistics.median(t), min(t)) for name, t in taken.items()}
 
 
 def per_call(run: Callable[[], Any], calls: int = 500, batches: int = 15) -> float:
