@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, get_num_threads
 
 from gnnlab.ops._arguments import flat_width, rows_in_place
 from gnnlab.ops._edges import Order
-from gnnlab.ops._kernels import Statistics
+from gnnlab.ops._kernels import Operands, Statistics
 from gnnlab.ops._library import Library
+from gnnlab.ops.reference_attention import VALUES
 
 __all__ = ["DTYPES", "SCATTER_STRATEGIES", "CpuKernels"]
 
@@ -275,112 +278,18 @@ class CpuKernels:
         )
         return result
 
-    def gat(
-        self,
-        order: Order,
-        x: Tensor,
-        a_src: Tensor,
-        a_dst: Tensor,
-        edge: Tensor | None,
-        slope: float,
-        dropout: float,
-        seed: int,
+    def attend(
+        self, kind: str, order: Order, given: Operands, options: tuple[float, ...]
     ) -> Statistics:
-        """See `Kernels.gat`."""
-        return self._attend("gat", order, x, (x, a_src, a_dst, edge), (slope, dropout, seed))
-
-    def gatv2(
-        self,
-        order: Order,
-        x_src: Tensor,
-        x_dst: Tensor,
-        att: Tensor,
-        edge: Tensor | None,
-        slope: float,
-    ) -> Statistics:
-        """See `Kernels.gatv2`."""
-        return self._attend("gatv2", order, x_src, (x_src, x_dst, att, edge), (slope,))
-
-    def attention(
-        self, order: Order, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
-    ) -> Statistics:
-        """See `Kernels.attention`."""
-        return self._attend("attention", order, v, (q, k, v, bias), (scale,))
-
-    def gat_backward(
-        self,
-        order: Order,
-        order_t: Order,
-        grad: Tensor,
-        out: Tensor,
-        x: Tensor,
-        a_src: Tensor,
-        a_dst: Tensor,
-        edge: Tensor | None,
-        largest: Tensor,
-        total: Tensor,
-        slope: float,
-        dropout: float,
-        seed: int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """See `Kernels.gat_backward`."""
-        given = (x, a_src, a_dst, edge)
-        saved = (grad, out, largest, total)
-        return self._attend_back("gat", order, order_t, given, saved, x, (slope, dropout, seed))
-
-    def gatv2_backward(
-        self,
-        order: Order,
-        order_t: Order,
-        grad: Tensor,
-        out: Tensor,
-        x_src: Tensor,
-        x_dst: Tensor,
-        att: Tensor,
-        edge: Tensor | None,
-        largest: Tensor,
-        total: Tensor,
-        slope: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """See `Kernels.gatv2_backward`."""
-        given = (x_src, x_dst, att, edge)
-        saved = (grad, out, largest, total)
-        return self._attend_back("gatv2", order, order_t, given, saved, x_src, (slope,))
-
-    def attention_backward(
-        self,
-        order: Order,
-        order_t: Order,
-        grad: Tensor,
-        out: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        bias: Tensor | None,
-        largest: Tensor,
-        total: Tensor,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """See `Kernels.attention_backward`."""
-        given = (q, k, v, bias)
-        saved = (grad, out, largest, total)
-        return self._attend_back("attention", order, order_t, given, saved, v, (scale,))
-
-    def _attend(
-        self,
-        name: str,
-        order: Order,
-        v: Tensor,
-        given: tuple[Tensor | None, ...],
-        options: tuple[float, ...],
-    ) -> Statistics:
+        """See `Kernels.attend`."""
+        v = cast(Tensor, given[VALUES[kind]])
         heads, width = v.shape[1:]
         out = v.new_empty((order.num_rows, heads, width))
         wide = torch.float64 if v.dtype == torch.float64 else torch.float32
         largest = v.new_empty((order.num_rows, heads), dtype=wide)
         total = torch.empty_like(largest)
         self._check(
-            getattr(self.library, name)(
+            getattr(self.library, kind)(
                 order.address or order.locate(),
                 *map(_pointer, given),
                 heads,
@@ -395,22 +304,23 @@ class CpuKernels:
         )
         return out, largest, total
 
-    def _attend_back(
+    def attend_backward(
         self,
-        name: str,
+        kind: str,
         order: Order,
         order_t: Order,
-        given: tuple[Tensor, Tensor, Tensor, Tensor | None],
-        saved: tuple[Tensor, Tensor, Tensor, Tensor],
-        v: Tensor,
+        grad: Tensor,
+        result: Statistics,
+        given: Operands,
         options: tuple[float, ...],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        grad, out, largest, total = saved
-        heads, width = v.shape[1:]
+    ) -> Operands:
+        """See `Kernels.attend_backward`."""
+        out, largest, total = result
+        heads, width = out.shape[1:]
         first, second, third = (torch.empty_like(tensor) for tensor in given[:3])
         last = None if given[3] is None else torch.empty_like(given[3])
         self._check(
-            getattr(self.library, f"{name}_backward")(
+            getattr(self.library, f"{kind}_backward")(
                 order.address or order.locate(),
                 order_t.address or order_t.locate(),
                 grad.data_ptr(),
@@ -421,7 +331,7 @@ class CpuKernels:
                 heads,
                 width,
                 *options,
-                DTYPES[v.dtype],
+                DTYPES[out.dtype],
                 first.data_ptr(),
                 second.data_ptr(),
                 third.data_ptr(),

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from gnnlab.ops import reference
 from gnnlab.ops._arguments import check_index
-from gnnlab.ops._library import cpu_library, is_traced
+from gnnlab.ops._library import cpu_library, is_traced, may_keep
 
-__all__ = ["Edges", "Order", "join", "sort_edges", "starts", "validated"]
+__all__ = ["Edges", "Order", "group_edges", "join", "sort_edges", "starts", "validated"]
 
 
 class _Rows(ctypes.Structure):
@@ -52,6 +52,11 @@ class Order:
     def locate(self) -> int:
         """Returns the address of the C struct that describes this order, made once."""
         if not self.address:
+            if not self.indptr.is_cpu:
+                raise ValueError(
+                    f"the edges are on {self.indptr.device}, but the features are on the CPU; "
+                    "move one of them with .to(...)"
+                )
             col, perm = self.col, self.perm
             self._rows = _Rows(
                 self.indptr.data_ptr(),
@@ -80,7 +85,8 @@ class Order:
             found = reference.rows_of(self.indptr, self.num_edges)
             if self.perm is not None:
                 found = torch.empty_like(found).scatter_(0, self.perm.long(), found)
-            self.facts["rows"] = found
+            if may_keep():
+                self.facts["rows"] = found
         return cast(Tensor, found)
 
     def reading(self) -> Order:
@@ -139,29 +145,41 @@ class Edges:
 
     def row(self, end: int) -> Tensor:
         """Returns one end of every edge, in the caller's order."""
-        if self.edge_index is None:  # made from CSR, or from the tensors of a traced call
-            order = cast(Order, self.orders[1])
-            src = order.others()
-            self.edge_index = torch.stack((src, order.rows().to(src.dtype)))
-        return self.edge_index[end]
+        if self.edge_index is not None:
+            return self.edge_index[end]
+        order = cast(Order, self.orders[1])  # made from CSR, or from the tensors of a traced call
+        src = order.others()
+        both = torch.stack((src, order.rows().to(src.dtype)))
+        if may_keep():
+            self.edge_index = both
+        return both[end]
 
     def order(self, end: int) -> Order:
         """Returns the edges grouped by `end`, sorting them at the first call."""
         found = self.orders[end]
         if found is None:
-            found = self.orders[end] = self._sort(end)
+            found = self._sort(end)
+            if may_keep():
+                self.orders[end] = found
         return found
 
     def _sort(self, end: int) -> Order:
         key, other = self.row(end), self.row(1 - end)
         num_keys, num_other = self.sizes[end], self.sizes[1 - end]
-        if is_traced(key):
-            indptr, col, perm = torch.ops.gnnlab.sort_edges(key, other, num_keys, num_other)
-            return Order(indptr, col, perm, self.num_edges)
-        if self.is_sorted[end] is None:
+        if self.is_sorted[end] is None and not is_traced(key):
             self.is_sorted[end] = check_index(key, num_keys)
         want_perm = not self.is_sorted[end]
-        return Order(*sort_edges(key, other, num_keys, num_other, want_perm), self.num_edges)
+        return Order(*group_edges(key, other, num_keys, num_other, want_perm), self.num_edges)
+
+
+def group_edges(
+    key: Tensor, other: Tensor, num_keys: int, num_other: int, want_perm: bool = True
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Calls `sort_edges`, through torch's dispatcher when someone looks on."""
+    if is_traced(key):
+        found = torch.ops.gnnlab.sort_edges(key, other, num_keys, num_other)
+        return cast("tuple[Tensor, Tensor, Tensor]", found)
+    return sort_edges(key, other, num_keys, num_other, want_perm)
 
 
 def sort_edges(

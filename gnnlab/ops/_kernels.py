@@ -13,10 +13,14 @@ from torch import Tensor
 
 from gnnlab.ops._edges import Order
 
-__all__ = ["Kernels", "Statistics"]
+__all__ = ["Kernels", "Operands", "Statistics"]
 
 Statistics = tuple[Tensor, Tensor, Tensor]
 """Result of fused attention: out (M, H, D), largest score and sum of exponentials, both (M, H)."""
+
+
+Operands = tuple[Tensor, Tensor, Tensor, Tensor | None]
+"""What attention is given; the last, one term per edge, may be missing."""
 
 
 class Kernels(Protocol):
@@ -86,81 +90,25 @@ class Kernels(Protocol):
     def softmax_backward(self, order: Order, out: Tensor, grad: Tensor, kind: str) -> Tensor:
         """Gradient of src (E, H) from the result; kind "softmax" or "log_softmax"."""
 
-    def gat(
-        self,
-        order: Order,
-        x: Tensor,
-        a_src: Tensor,
-        a_dst: Tensor,
-        edge: Tensor | None,
-        slope: float,
-        dropout: float,
-        seed: int,
+    def attend(
+        self, kind: str, order: Order, given: Operands, options: tuple[float, ...]
     ) -> Statistics:
-        """x (N, H, D), a_src (N, H), a_dst (M, H), edge (E, H). See gnnlab.h for the equations."""
+        """Fused attention; gnnlab.h has the equations. x, k and v have N rows, q and a_dst M.
 
-    def gat_backward(
+        kind         given                                          options
+        "gat"        x (N, H, D), a_src (N, H), a_dst (M, H), edge (E, H)  slope, dropout, seed
+        "gatv2"      x_src, x_dst (., H, D), att (H, D), edge (E, H, D)    slope
+        "attention"  q, k, v (., H, D), bias (E, H)                        scale
+        """
+
+    def attend_backward(
         self,
+        kind: str,
         order: Order,
         order_t: Order,
         grad: Tensor,
-        out: Tensor,
-        x: Tensor,
-        a_src: Tensor,
-        a_dst: Tensor,
-        edge: Tensor | None,
-        largest: Tensor,
-        total: Tensor,
-        slope: float,
-        dropout: float,
-        seed: int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Gradients of x, a_src, a_dst and edge."""
-
-    def gatv2(
-        self,
-        order: Order,
-        x_src: Tensor,
-        x_dst: Tensor,
-        att: Tensor,
-        edge: Tensor | None,
-        slope: float,
-    ) -> Statistics:
-        """x_src (N, H, D), x_dst (M, H, D), att (H, D), edge (E, H, D)."""
-
-    def gatv2_backward(
-        self,
-        order: Order,
-        order_t: Order,
-        grad: Tensor,
-        out: Tensor,
-        x_src: Tensor,
-        x_dst: Tensor,
-        att: Tensor,
-        edge: Tensor | None,
-        largest: Tensor,
-        total: Tensor,
-        slope: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Gradients of x_src, x_dst, att and edge."""
-
-    def attention(
-        self, order: Order, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
-    ) -> Statistics:
-        """q (M, H, D), k and v (N, H, D), bias (E, H)."""
-
-    def attention_backward(
-        self,
-        order: Order,
-        order_t: Order,
-        grad: Tensor,
-        out: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        bias: Tensor | None,
-        largest: Tensor,
-        total: Tensor,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Gradients of q, k, v and bias."""
+        result: Statistics,
+        given: Operands,
+        options: tuple[float, ...],
+    ) -> Operands:
+        """Gradients of `given`, from the result of `attend`; `order_t` is grouped by source."""

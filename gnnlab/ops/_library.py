@@ -177,6 +177,11 @@ def is_watched() -> bool:
     return _is_compiling() or transforms_active() or _dispatch_modes() > 0
 
 
+def may_keep() -> bool:
+    """Whether a tensor made now lasts: torch.func and dispatch modes make some that do not."""
+    return _is_compiling() or not is_watched()
+
+
 def is_traced(*tensors: Tensor | None) -> bool:
     """Whether someone looks on, or one of the tensors is a subclass that may not be opened.
 

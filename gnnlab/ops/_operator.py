@@ -209,8 +209,10 @@ class Operator:
     # ---- torch.library -----------------------------------------------------------------------
 
     def _from_dispatcher(self, *args: Any) -> Any:
+        # Public functions see to layouts, but vmap and compilers choose their own behind them.
+        given = tuple(a.contiguous() if isinstance(a, Tensor) else a for a in args)
         with torch.no_grad():
-            return self.run(*self._unflat(args))
+            return self.run(*self._unflat(given))
 
     def _unflat(self, args: Values) -> Values:
         if not self._prefix:

@@ -11,6 +11,7 @@ from torch import Tensor
 from gnnlab.ops import reference_attention
 from gnnlab.ops._arguments import check_floating
 from gnnlab.ops._cpu import DTYPES
+from gnnlab.ops._kernels import Operands, Statistics
 from gnnlab.ops._library import kernels_for, transforms_active
 from gnnlab.ops._operator import Operator, Saved
 from gnnlab.ops.plan import EdgePlan
@@ -67,7 +68,7 @@ def gat_aggregate(
 
     Source: Velickovic et al., "Graph Attention Networks", ICLR 2018, equations (3) and (4).
     """
-    heads = _check(plan, {"x": x, "a_src": a_src, "a_dst": a_dst}, x)
+    heads = _check(plan, {"a_src": a_src, "a_dst": a_dst, "edge_logit": edge_logit}, x)
     _shape("a_src", a_src, (plan.num_src, heads))
     _shape("a_dst", a_dst, (plan.num_dst, heads))
     if edge_logit is not None:
@@ -120,7 +121,7 @@ def gatv2_aggregate(
 
     Source: Brody, Alon and Yahav, "How Attentive are Graph Attention Networks?", ICLR 2022.
     """
-    heads = _check(plan, {"x_src": x_src, "x_dst": x_dst, "att": att}, x_src)
+    heads = _check(plan, {"x_dst": x_dst, "att": att, "edge": edge}, x_src)
     width = x_src.shape[2]
     _shape("x_dst", x_dst, (plan.num_dst, heads, width))
     _shape("att", att, (heads, width))
@@ -167,7 +168,7 @@ def attention_aggregate(
 
     Source: Shi et al., "Masked Label Prediction", IJCAI 2021, equations (3) and (4).
     """
-    heads = _check(plan, {"q": q, "k": k, "v": v}, v)
+    heads = _check(plan, {"q": q, "k": k, "bias": bias}, v)
     width = v.shape[2]
     _shape("q", q, (plan.num_dst, heads, width))
     _shape("k", k, (plan.num_src, heads, width))
@@ -177,9 +178,12 @@ def attention_aggregate(
     return cast(Tensor, _ATTENTION(plan, q, k, v, bias, scale)[0])
 
 
-def _check(plan: EdgePlan, given: dict[str, Tensor], values: Tensor) -> int:
+def _check(plan: EdgePlan, given: dict[str, Tensor | None], values: Tensor) -> int:
     """Checks dtypes and the shape of what is aggregated; returns the number of heads."""
+    check_floating(values, "what is aggregated")
     for name, tensor in given.items():
+        if tensor is None:
+            continue
         check_floating(tensor, name)
         if tensor.dtype != values.dtype or tensor.device != values.device:
             raise ValueError(
@@ -233,23 +237,20 @@ def _composed_attention(plan: EdgePlan, *given: Any) -> Tensor:
     return spmm(plan, v, edge_softmax(plan, scores))
 
 
-def _make(
-    name: str, names: str, options: str, values: int, composed: Callable[..., Tensor]
-) -> Operator:
-    """Registers a fused attention and its gradient; `values` is the place of what is summed."""
+def _make(name: str, names: str, options: str, composed: Callable[..., Tensor]) -> Operator:
+    """Registers a fused attention and its gradient."""
 
-    def run(plan: EdgePlan, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def run(plan: EdgePlan, *given: Any) -> Statistics:
         tensors = tuple(None if t is None else t.contiguous() for t in given[:4])
         kernels = kernels_for(given[0]) if given[0].dtype in DTYPES else None
         if kernels is not None:
-            found = getattr(kernels, name)(plan.order, *tensors, *given[4:])
-            return cast("tuple[Tensor, Tensor, Tensor]", found)
+            return kernels.attend(name, plan.order, cast(Operands, tensors), given[4:])
         ends = plan._ends()
         out = reference_attention.attend(name, *ends, given)
         return (out, *reference_attention.statistics(name, *ends, given))
 
-    def fake(sizes: Any, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
-        x = given[values]
+    def fake(sizes: Any, *given: Any) -> Statistics:
+        x = given[reference_attention.VALUES[name]]
         kind = torch.float64 if x.dtype == torch.float64 else torch.float32
         out = x.new_empty((sizes[1], *x.shape[1:]))
         largest = x.new_empty((sizes[1], x.shape[1]), dtype=kind)
@@ -271,26 +272,17 @@ def _make(
     def run_backward(
         plan: EdgePlan, grad: Tensor, out: Tensor, largest: Tensor, total: Tensor, *given: Any
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        tensors = [None if t is None else t.contiguous() for t in given[:4]]
+        tensors = tuple(None if t is None else t.contiguous() for t in given[:4])
         kernels = kernels_for(grad) if grad.dtype in DTYPES else None
         if kernels is None:
+            found: Sequence[Tensor | None]
             found = reference_attention.backward(name, *plan._ends(), grad, given)
-            found[3] = grad.new_empty(0) if given[3] is None else found[3]
         else:
-            found = list(
-                getattr(kernels, f"{name}_backward")(
-                    plan.order,
-                    plan.T.order,
-                    grad.contiguous(),
-                    out,
-                    *tensors,
-                    largest,
-                    total,
-                    *given[4:],
-                )
-            )
-            found[3] = grad.new_empty(0) if found[3] is None else found[3]
-        return cast("tuple[Tensor, Tensor, Tensor, Tensor]", tuple(found))
+            orders, result = (plan.order, plan.T.order), (out, largest, total)
+            operands, grad = cast(Operands, tensors), grad.contiguous()
+            found = kernels.attend_backward(name, *orders, grad, result, operands, given[4:])
+        last = None if given[3] is None else found[3]
+        return found[0], found[1], found[2], grad.new_empty(0) if last is None else last
 
     def fake_backward(
         sizes: Any, grad: Tensor, out: Tensor, largest: Tensor, total: Tensor, *given: Any
@@ -351,20 +343,17 @@ _GAT = _make(
     "gat",
     "Tensor x, Tensor a_src, Tensor a_dst, Tensor? edge",
     "float slope, float dropout, int seed",
-    0,
     _composed_gat,
 )
 _GATV2 = _make(
     "gatv2",
     "Tensor x_src, Tensor x_dst, Tensor att, Tensor? edge",
     "float slope",
-    0,
     _composed_gatv2,
 )
 _ATTENTION = _make(
     "attention",
     "Tensor q, Tensor k, Tensor v, Tensor? bias",
     "float scale",
-    2,
     _composed_attention,
 )

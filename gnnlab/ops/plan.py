@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gnnlab.ops._arguments import index_vector
 from gnnlab.ops._edges import Edges, Order, join, starts, validated
+from gnnlab.ops._library import may_keep
 
 __all__ = ["EdgePlan"]
 
@@ -248,7 +249,8 @@ class EdgePlan:
         found = self._order
         if found is None:
             found = self._edges.order(self._end)
-            object.__setattr__(self, "_order", found)
+            if may_keep():
+                object.__setattr__(self, "_order", found)
         return found
 
     @property
@@ -299,7 +301,9 @@ class EdgePlan:
         store = self._edges.derived
         found = store.get((self._end, key))
         if found is None:
-            found = store[self._end, key] = build()
+            found = build()
+            if may_keep():
+                store[self._end, key] = found
         return cast(Fact, found)
 
     def to(self, device: torch.device | str) -> EdgePlan:

@@ -16,9 +16,10 @@ from torch.nn.functional import leaky_relu
 
 from gnnlab.ops.reference import edge_softmax, gather, scatter
 
-__all__ = ["attend", "backward", "keep_mask", "scores", "statistics"]
+__all__ = ["VALUES", "attend", "backward", "keep_mask", "scores", "statistics"]
 
-_VALUES = {"gat": 0, "gatv2": 0, "attention": 2}  # which of `given` is summed
+VALUES = {"gat": 0, "gatv2": 0, "attention": 2}
+"""Which of `given` is summed."""
 
 
 def _wide(given: tuple[Any, ...]) -> list[Any]:
@@ -54,7 +55,7 @@ def attend(name: str, src: Tensor, dst: Tensor, num_dst: int, given: tuple[Any, 
     share = edge_softmax(scores(name, src, dst, tuple(wide)), dst, num_dst)
     kept = _kept(name, share, given)
     share = share if kept is None else share * kept
-    values = wide[_VALUES[name]]
+    values = wide[VALUES[name]]
     return scatter(share[..., None] * gather(values, src), dst, num_dst).to(given[0].dtype)
 
 
@@ -73,7 +74,7 @@ def backward(
     """Returns the gradients of the first four of `given`; of the edge term also when it is None."""
     wide = tuple(_wide(given))
     first, second, third, edge, option = wide[:5]
-    values, dtype = wide[_VALUES[name]], given[0].dtype
+    values, dtype = wide[VALUES[name]], given[0].dtype
     gy = gather(_wide((grad,))[0], dst)
     share = edge_softmax(scores(name, src, dst, wide), dst, num_dst)
     kept = _kept(name, share, given)

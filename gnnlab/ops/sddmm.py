@@ -56,8 +56,11 @@ def sddmm(
         raise ValueError(f'sddmm: unknown op "{op}". Known: {", ".join(_OPS)}.')
     check_floating(a, "a")
     check_floating(b, "b")
-    if a.dtype != b.dtype:
-        raise ValueError(f"sddmm: a and b must have one dtype, got {a.dtype} and {b.dtype}")
+    if (a.dtype, a.device) != (b.dtype, b.device):
+        raise ValueError(
+            f"sddmm: a and b must have one dtype and device, got {a.dtype} on {a.device} and "
+            f"{b.dtype} on {b.device}"
+        )
     if (
         a.dim() not in (2, 3)
         or a.shape[1:] != b.shape[1:]

@@ -11,8 +11,8 @@ from torch import Tensor
 from gnnlab.ops import _segment, reference
 from gnnlab.ops._arguments import check_floating, index_vector
 from gnnlab.ops._cpu import DTYPES
-from gnnlab.ops._edges import Order, sort_edges
-from gnnlab.ops._library import is_traced, kernels_for
+from gnnlab.ops._edges import Order, group_edges
+from gnnlab.ops._library import kernels_for
 from gnnlab.ops._operator import Operator, Saved
 from gnnlab.ops.plan import EdgePlan
 from gnnlab.ops.scatter import segments
@@ -186,10 +186,7 @@ def _order(src: Tensor, index: Tensor | None, indptr: Tensor | None, dim_size: i
         )
     if dim_size is None:
         dim_size = int(index.max()) + 1 if index.numel() else 0
-    if is_traced(index):
-        starts, _, perm = torch.ops.gnnlab.sort_edges(index, index, dim_size, dim_size)
-    else:
-        starts, _, perm = sort_edges(index, index, dim_size, dim_size)
+    starts, _, perm = group_edges(index, index, dim_size, dim_size)
     return Order(starts, None, perm, index.shape[0])
 
 

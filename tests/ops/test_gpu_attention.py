@@ -120,7 +120,7 @@ def check(gpu, kind, graph, heads, width, dtype=torch.float64, edge=True, dropou
     order, order_t = graph.orders(device)
     options = (factor, dropout, seed) if kind == "gat" else (factor,)
     given = [None if t is None else t.to(device) for t in given]
-    found = getattr(kernels, kind)(order, *given, *options)
+    found = kernels.attend(kind, order, given, options)
     tolerance, sums = TOLERANCE[dtype], torch.promote_types(dtype, torch.float32)
     close(found[0], out.detach(), dtype, tolerance)
     close(found[1], largest.detach(), sums, min(tolerance, 1e-4))
@@ -134,8 +134,7 @@ def check(gpu, kind, graph, heads, width, dtype=torch.float64, edge=True, dropou
         error = (grad.double() * (found[0].cpu().double() - out.detach())).sum(-1)
         target = target - (score * share * error[graph.dst]).sum()
     expected = torch.autograd.grad(target, leaves)
-    backward = getattr(kernels, f"{kind}_backward")
-    got = backward(order, order_t, grad.to(device), found[0], *given, *found[1:], *options)
+    got = kernels.attend_backward(kind, order, order_t, grad.to(device), found, given, options)
     assert len(got) == 4
     assert edge or got[3] is None
     for one, other in zip(got, expected, strict=False):
@@ -235,7 +234,7 @@ def test_all_edges_dropped_give_zero(gpu):
     graph = Graph(40)
     order = graph.orders(device)[0]
     given = [t.to(device) for t in operands("gat", graph, 3, 5, torch.float64, True)]
-    out, _, total = kernels.gat(order, *given, 0.2, 1.0, 3)
+    out, _, total = kernels.attend("gat", order, given, (0.2, 1.0, 3))
     assert not out.any()
     assert (total.cpu()[graph.dst] >= 1).all()
 
@@ -248,7 +247,7 @@ def test_a_row_without_any_finite_score_is_nan_as_in_torch(gpu):
     bias[graph.dst == 3] = -math.inf  # all of a row
     bias[graph.edges // 2] = -math.inf  # one of another
     masked = [t.to(device) for t in (q, k, v, bias)]
-    out = kernels.attention(order, *masked, 0.3)[0].cpu()
+    out = kernels.attend("attention", order, masked, (0.3,))[0].cpu()
     expected = formula("attention", graph, (q, k, v, bias), 0.3)[0]
     assert expected[3].isnan().all()
     torch.testing.assert_close(out, expected, rtol=1e-11, atol=1e-11, equal_nan=True)
@@ -268,10 +267,9 @@ def test_no_heads_and_no_width(gpu, kind, heads, width):
     given = [t.to(device) for t in operands(kind, graph, heads, width, torch.float32, True)]
     options = (0.2, 0.0, 0) if kind == "gat" else (0.2,)
     order, order_t = graph.orders(device)
-    found = getattr(kernels, kind)(order, *given, *options)
+    found = kernels.attend(kind, order, given, options)
     assert [t.shape for t in found] == [(M, heads, width), (M, heads), (M, heads)]
-    backward = getattr(kernels, f"{kind}_backward")
-    got = backward(order, order_t, found[0], found[0], *given, *found[1:], *options)
+    got = kernels.attend_backward(kind, order, order_t, found[0], found, given, options)
     for one, operand in zip(got, given, strict=True):
         assert one.shape == operand.shape
         assert not one.any()
@@ -287,7 +285,7 @@ def test_no_order_of_blocks_or_threads_changes_a_bit():
             kernels = GpuKernels(Emulator(seed=seed))
         except OSError as error:
             pytest.skip(str(error))
-        found = kernels.gatv2(order, *given, 0.2)
-        got = kernels.gatv2_backward(order, order_t, found[0], found[0], *given, *found[1:], 0.2)
+        found = kernels.attend("gatv2", order, given, (0.2,))
+        got = kernels.attend_backward("gatv2", order, order_t, found[0], found, given, (0.2,))
         results.append([*found, *got])
     assert all(torch.equal(x, y) for x, y in zip(*results, strict=True))

@@ -315,3 +315,61 @@ def test_philox_is_the_published_one():
     threshold = 0x6627E8D5 / 2**32
     assert bool(keep_mask(1, 1, threshold, 0))
     assert not bool(keep_mask(1, 1, threshold + 2**-32, 0))
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda f, x: torch.func.grad(lambda a: f(a).sum())(x),
+        lambda f, x: torch.func.vmap(f, in_dims=2, out_dims=2)(torch.stack([x, x], 2)),
+        lambda f, x: torch.func.jacrev(f)(x),
+        lambda f, x: torch.compile(f, fullgraph=True, backend="aot_eager")(x),
+    ],
+    ids=["grad", "vmap", "jacrev", "compile"],
+)
+@pytest.mark.parametrize("reduce", ["mean", "max"])
+def test_a_plan_first_used_under_a_transform_can_be_used_afterwards(look, reduce):
+    edge_index = torch.tensor([[0, 1, 2, 2], [1, 1, 0, 1]])
+    x = values_of(0)(3, 4)
+    given = {"empty_value": -1.0} if reduce == "max" else {}
+
+    def use(plan, a):
+        return spmm(plan, a, reduce=reduce, **given) + gather(a, plan.src)[:3]
+
+    for plan in (
+        EdgePlan(edge_index, 3, 3),
+        EdgePlan.from_csr(torch.tensor([0, 1, 4, 4]), torch.tensor([2, 0, 1, 2]), 3),
+    ):
+        look(lambda a, plan=plan: use(plan, a), x)
+        fresh = EdgePlan(plan.edge_index, 3, 3)
+        assert torch.equal(use(plan, x), use(fresh, x))
+        leaf = x.clone().requires_grad_()
+        use(plan, leaf).sum().backward()
+        assert leaf.grad.isfinite().all()
+
+
+def test_operands_of_another_dtype_or_device_are_refused():
+    plan, values = one_row(3), values_of(0, torch.float32)
+    x, score = values(3, 1, 2), values(3, 1)
+    with pytest.raises(ValueError, match=r"^edge_logit is torch\.float64 on cpu, but"):
+        ops.gat_aggregate(plan, x, score, score[:1], score.double())
+    with pytest.raises(ValueError, match=r"^edge is torch\.float64 on cpu, but"):
+        ops.gatv2_aggregate(plan, x, x[:1], x[0], x.double())
+    with pytest.raises(ValueError, match=r"^bias is torch\.float64 on cpu, but"):
+        ops.attention_aggregate(plan, x[:1], x, x, score.double())
+    with pytest.raises(ValueError, match="a and b must have one dtype and device"):
+        ops.sddmm(plan, x[:1], x.to("meta"))
+
+
+def test_edges_on_another_device_are_an_error_and_not_a_wild_read(backend):
+    if backend == "reference" or ops.status().path is None:
+        pytest.skip("plain torch has its own words for it")
+    elsewhere = one_row(3).to("meta")
+    for call in (
+        lambda: spmm(elsewhere, torch.ones(3, 2)),
+        lambda: spmm(elsewhere, torch.ones(3, 2), reduce="max"),
+        lambda: ops.edge_softmax(elsewhere, torch.ones(3)),
+        lambda: scatter(torch.ones(3, 2), torch.zeros(3).long(), plan=elsewhere),
+    ):
+        with pytest.raises(ValueError, match="the edges are on meta, but the features are on the"):
+            call()

@@ -8,7 +8,6 @@ from operators import CASES, edges_of, plan_of, values_of
 from torch.autograd import gradcheck, gradgradcheck
 
 from gnnlab import ops
-from gnnlab.ops._library import library
 
 BACKENDS = ["auto", "reference"]
 KINDS = ["random", "sparse", "star", "none", "nothing"]
@@ -165,7 +164,7 @@ def test_index_dtype_and_layout_of_inputs_do_not_matter(case):
     tensors = case.inputs(values_of(1), n, m, edge_index.shape[1])
     expected = case.oracle(*edge_index, m, *tensors)
     apart = [torch.stack([t, t], -1)[..., 0] for t in tensors]  # no unit stride anywhere
-    rows = [torch.cat([t, t], 0)[: len(t)] for t in tensors]
+    rows = [torch.cat([t, t], -1)[..., : t.shape[-1]] for t in tensors]  # unit stride, gaps
     every_other = [torch.stack([t, t], 1).flatten(0, 1)[::2] for t in tensors]
     for dtype in (torch.int64, torch.int32):
         plan = ops.EdgePlan(edge_index.to(dtype), n, m)
@@ -209,8 +208,18 @@ def test_vmap_is_a_loop_over_the_batch(case):
     close(found, wanted, 1e-10)
 
 
-def test_the_library_is_there_when_it_is_named():
-    assert (library() is None) == (ops.status().path is None)
+@pytest.mark.parametrize("case", [c for c in CASES if len(draw(c, "random")[2]) > 1], ids=str)
+def test_vmap_over_any_input_is_a_loop_whatever_its_layout(case):
+    _, plan, tensors = draw(case, "random", torch.float64)
+    for place, tensor in enumerate(tensors):
+        batch = torch.stack([tensor, 2 * tensor], -1)
+
+        def call(given, place=place):
+            return case.call(plan, *tensors[:place], given, *tensors[place + 1 :])
+
+        found = torch.func.vmap(call, in_dims=-1)(batch)
+        for k in range(2):
+            close(found[k], call(batch[..., k].contiguous()), 1e-10)
 
 
 def registered_calls(case, plan, tensors, monkeypatch):
@@ -251,3 +260,18 @@ def test_torchs_own_check_of_operators_passes(case, monkeypatch):
         if operator.grads is None:
             flat = [a.detach() if isinstance(a, torch.Tensor) else a for a in flat]
         torch.library.opcheck(operator._registered, tuple(flat))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_registered_operators_take_any_layout(case, monkeypatch):
+    _, plan, tensors = draw(case, "random", torch.float32)
+    calls = registered_calls(case, plan, [t.requires_grad_() for t in tensors], monkeypatch)
+    for operator, args in calls:
+        flat = [a.detach() if isinstance(a, torch.Tensor) else a for a in operator.flat(*args)]
+        apart = [
+            torch.stack([a, a], -1)[..., 0] if isinstance(a, torch.Tensor) else a for a in flat
+        ]
+        wanted, found = operator._registered(*flat), operator._registered(*apart)
+        if isinstance(wanted, torch.Tensor):
+            wanted, found = [wanted], [found]
+        assert all(map(torch.equal, found, wanted))

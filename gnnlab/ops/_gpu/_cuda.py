@@ -114,7 +114,11 @@ class CudaLauncher:
         x, y = grid if isinstance(grid, tuple) else (grid, 1)
         if x * y == 0:
             return
-        device = next(arg.device for arg in args if isinstance(arg, Tensor)).index
+        devices = {arg.device for arg in args if isinstance(arg, Tensor)}
+        if len(devices) > 1:
+            names = " and ".join(sorted(map(str, devices)))
+            raise ValueError(f"edges and features must be on one device, got {names}")
+        device = devices.pop().index
         if device == torch.cuda.current_device():
             self._launch(device, code, kernel, x, y, block, shared, args)
             return

@@ -11,7 +11,7 @@ from torch import Tensor
 from gnnlab.ops._edges import Order
 from gnnlab.ops._gpu._launch import TYPE_NAMES, Provider, Unit, index_name, unit
 from gnnlab.ops._gpu.edges import power_of_two, vector_items
-from gnnlab.ops._kernels import Statistics
+from gnnlab.ops._kernels import Operands, Statistics
 
 __all__ = ["VARIANTS", "Attention"]
 
@@ -68,95 +68,28 @@ class _Gradients(NamedTuple):
 class Attention(Provider):
     """gat, gatv2, attention and their gradients."""
 
-    def gat(
-        self,
-        order: Order,
-        x: Tensor,
-        a_src: Tensor,
-        a_dst: Tensor,
-        edge: Tensor | None,
-        slope: float,
-        dropout: float,
-        seed: int,
+    def attend(
+        self, kind: str, order: Order, given: Operands, options: tuple[float, ...]
     ) -> Statistics:
-        """See Kernels.gat."""
-        return self._attend(order, _Ends("gat", a_dst, a_src, x, None, edge, slope, dropout, seed))
+        """See Kernels.attend."""
+        return self._attend(order, _ends(kind, given, options))
 
-    def gat_backward(
+    def attend_backward(
         self,
+        kind: str,
         order: Order,
         order_t: Order,
         grad: Tensor,
-        out: Tensor,
-        x: Tensor,
-        a_src: Tensor,
-        a_dst: Tensor,
-        edge: Tensor | None,
-        largest: Tensor,
-        total: Tensor,
-        slope: float,
-        dropout: float,
-        seed: int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """See Kernels.gat_backward."""
-        ends = _Ends("gat", a_dst, a_src, x, None, edge, slope, dropout, seed)
-        g = self._attend_backward(order, order_t, ends, grad, (out, largest, total))
-        return g.value, _given(g.key), g.query, g.edge
-
-    def gatv2(
-        self,
-        order: Order,
-        x_src: Tensor,
-        x_dst: Tensor,
-        att: Tensor,
-        edge: Tensor | None,
-        slope: float,
-    ) -> Statistics:
-        """See Kernels.gatv2."""
-        return self._attend(order, _Ends("gatv2", x_dst, x_src, x_src, att, edge, slope))
-
-    def gatv2_backward(
-        self,
-        order: Order,
-        order_t: Order,
-        grad: Tensor,
-        out: Tensor,
-        x_src: Tensor,
-        x_dst: Tensor,
-        att: Tensor,
-        edge: Tensor | None,
-        largest: Tensor,
-        total: Tensor,
-        slope: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """See Kernels.gatv2_backward."""
-        ends = _Ends("gatv2", x_dst, x_src, x_src, att, edge, slope)
-        g = self._attend_backward(order, order_t, ends, grad, (out, largest, total))
-        return g.value, g.query, _given(g.att), g.edge
-
-    def attention(
-        self, order: Order, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
-    ) -> Statistics:
-        """See Kernels.attention."""
-        return self._attend(order, _Ends("attention", q, k, v, None, bias, scale))
-
-    def attention_backward(
-        self,
-        order: Order,
-        order_t: Order,
-        grad: Tensor,
-        out: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        bias: Tensor | None,
-        largest: Tensor,
-        total: Tensor,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """See Kernels.attention_backward."""
-        ends = _Ends("attention", q, k, v, None, bias, scale)
-        g = self._attend_backward(order, order_t, ends, grad, (out, largest, total))
+        result: Statistics,
+        given: Operands,
+        options: tuple[float, ...],
+    ) -> Operands:
+        """See Kernels.attend_backward."""
+        g = self._attend_backward(order, order_t, _ends(kind, given, options), grad, result)
+        if kind == "gat":
+            return g.value, _given(g.key), g.query, g.edge
+        if kind == "gatv2":
+            return g.value, g.query, _given(g.att), g.edge
         return g.query, _given(g.key), g.value, g.edge
 
     def _attend(self, order: Order, ends: _Ends) -> Statistics:
@@ -224,6 +157,17 @@ class Attention(Provider):
         shared = _BLOCK * (8 if ("DTYPE", "f64") in code.defines else 4)
         if grid[0] and grid[1]:
             self.launcher.launch(code, kernel, grid, _BLOCK, shared, *args)
+
+
+def _ends(kind: str, given: Operands, options: tuple[float, ...]) -> _Ends:
+    """Names what the kernels call query, key and value in each kind."""
+    first, second, third, edge = given
+    if kind == "gat":
+        slope, dropout, seed = options
+        return _Ends(kind, third, second, first, None, edge, slope, dropout, int(seed))
+    if kind == "gatv2":
+        return _Ends(kind, second, first, first, third, edge, options[0])
+    return _Ends(kind, first, second, third, None, edge, options[0])
 
 
 def _given(x: Tensor | None) -> Tensor:
