@@ -223,3 +223,121 @@ GNNLAB_API int gnnlab_reduce_arg_backward(const gnnlab_rows* rows, const void* g
                                  dtype, gx, gweight, threads);
   });
 }
+
+GNNLAB_API int gnnlab_spmm_backward(const gnnlab_rows* rows, const void* grad, int64_t ldg, const void* x,
+                                    int64_t ldx, int64_t heads, int64_t width, const void* weight,
+                                    int64_t weight_heads, int dtype, void* gx, void* gweight,
+                                    int threads) {
+  if (bad_rows(rows) || bad_heads(heads, width, nullptr, 1) || bad_float(dtype) ||
+      (weight_heads != 1 && weight_heads != heads))
+    return refuse("gnnlab_spmm_backward");
+  if (!gx && !gweight) return GNNLAB_OK;
+  return guarded([&](const Kernels& k) {
+    return k.spmm_backward(rows, grad, ldg, x, ldx, heads, width, weight, weight_heads, dtype, gx,
+                           gweight, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_sddmm(const gnnlab_rows* rows, const void* a, int64_t lda, const void* b,
+                            int64_t ldb, int64_t heads, int64_t width, int op, int dtype, void* out,
+                            int threads) {
+  if (bad_rows(rows) || bad_heads(heads, width, nullptr, 1) || bad_float(dtype) || op < GNNLAB_DOT ||
+      op > GNNLAB_DIV)
+    return refuse("gnnlab_sddmm");
+  return guarded([&](const Kernels& k) {
+    return k.sddmm(rows, a, lda, b, ldb, heads, width, op, dtype, out, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_softmax(const gnnlab_rows* rows, const void* src, int64_t heads, int kind,
+                              int dtype, void* out, int threads) {
+  if (bad_rows(rows) || heads < 0 || bad_float(dtype) || kind < GNNLAB_SOFTMAX ||
+      kind > GNNLAB_LOGSUMEXP)
+    return refuse("gnnlab_softmax");
+  return guarded(
+      [&](const Kernels& k) { return k.softmax(rows, src, heads, kind, dtype, out, threads); });
+}
+
+GNNLAB_API int gnnlab_softmax_backward(const gnnlab_rows* rows, const void* out, const void* grad,
+                                       int64_t heads, int kind, int dtype, void* gsrc, int threads) {
+  if (bad_rows(rows) || heads < 0 || bad_float(dtype) || kind < GNNLAB_SOFTMAX ||
+      kind > GNNLAB_LOG_SOFTMAX)
+    return refuse("gnnlab_softmax_backward");
+  return guarded([&](const Kernels& k) {
+    return k.softmax_backward(rows, out, grad, heads, kind, dtype, gsrc, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_gat(const gnnlab_rows* rows, const void* x, const void* a_src, const void* a_dst,
+                          const void* edge, int64_t heads, int64_t width, double slope, double dropout,
+                          uint64_t seed, int dtype, void* out, void* max, void* total, int threads) {
+  if (bad_rows(rows) || bad_heads(heads, width, nullptr, 1) || bad_float(dtype) ||
+      !(dropout >= 0 && dropout <= 1))
+    return refuse("gnnlab_gat");
+  return guarded([&](const Kernels& k) {
+    return k.gat(rows, x, a_src, a_dst, edge, heads, width, slope, dropout, seed, dtype, out, max, total,
+                 threads);
+  });
+}
+
+GNNLAB_API int gnnlab_gatv2(const gnnlab_rows* rows, const void* x_src, const void* x_dst,
+                            const void* att, const void* edge, int64_t heads, int64_t width,
+                            double slope, int dtype, void* out, void* max, void* total, int threads) {
+  if (bad_rows(rows) || bad_heads(heads, width, nullptr, 1) || bad_float(dtype))
+    return refuse("gnnlab_gatv2");
+  return guarded([&](const Kernels& k) {
+    return k.gatv2(rows, x_src, x_dst, att, edge, heads, width, slope, dtype, out, max, total, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_attention(const gnnlab_rows* rows, const void* q, const void* k, const void* v,
+                                const void* bias, int64_t heads, int64_t width, double scale, int dtype,
+                                void* out, void* max, void* total, int threads) {
+  if (bad_rows(rows) || bad_heads(heads, width, nullptr, 1) || bad_float(dtype))
+    return refuse("gnnlab_attention");
+  return guarded([&](const Kernels& kernels) {
+    return kernels.attention(rows, q, k, v, bias, heads, width, scale, dtype, out, max, total, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_gat_backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t, const void* grad,
+                                   const void* out, const void* x, const void* a_src, const void* a_dst,
+                                   const void* edge, const void* max, const void* total, int64_t heads,
+                                   int64_t width, double slope, double dropout, uint64_t seed, int dtype,
+                                   void* gx, void* ga_src, void* ga_dst, void* gedge, int threads) {
+  if (bad_rows(rows) || bad_rows(rows_t) || bad_heads(heads, width, nullptr, 1) || bad_float(dtype) ||
+      !(dropout >= 0 && dropout <= 1))
+    return refuse("gnnlab_gat_backward");
+  return guarded([&](const Kernels& k) {
+    return k.gat_backward(rows, rows_t, grad, out, x, a_src, a_dst, edge, max, total, heads, width,
+                          slope, dropout, seed, dtype, gx, ga_src, ga_dst, gedge, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_gatv2_backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t,
+                                     const void* grad, const void* out, const void* x_src,
+                                     const void* x_dst, const void* att, const void* edge,
+                                     const void* max, const void* total, int64_t heads, int64_t width,
+                                     double slope, int dtype, void* gx_src, void* gx_dst, void* gatt,
+                                     void* gedge, int threads) {
+  if (bad_rows(rows) || bad_rows(rows_t) || bad_heads(heads, width, nullptr, 1) || bad_float(dtype))
+    return refuse("gnnlab_gatv2_backward");
+  return guarded([&](const Kernels& k) {
+    return k.gatv2_backward(rows, rows_t, grad, out, x_src, x_dst, att, edge, max, total, heads, width,
+                            slope, dtype, gx_src, gx_dst, gatt, gedge, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_attention_backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t,
+                                         const void* grad, const void* out, const void* q, const void* k,
+                                         const void* v, const void* bias, const void* max,
+                                         const void* total, int64_t heads, int64_t width, double scale,
+                                         int dtype, void* gq, void* gk, void* gv, void* gbias,
+                                         int threads) {
+  if (bad_rows(rows) || bad_rows(rows_t) || bad_heads(heads, width, nullptr, 1) || bad_float(dtype))
+    return refuse("gnnlab_attention_backward");
+  return guarded([&](const Kernels& kernels) {
+    return kernels.attention_backward(rows, rows_t, grad, out, q, k, v, bias, max, total, heads, width,
+                                      scale, dtype, gq, gk, gv, gbias, threads);
+  });
+}

@@ -15,7 +15,17 @@
   use(scatter)              \
   use(reduce)               \
   use(reduce_multi)         \
-  use(reduce_arg_backward)
+  use(reduce_arg_backward)  \
+  use(spmm_backward)        \
+  use(sddmm)                \
+  use(softmax)              \
+  use(softmax_backward)     \
+  use(gat)                  \
+  use(gatv2)                \
+  use(attention)            \
+  use(gat_backward)         \
+  use(gatv2_backward)       \
+  use(attention_backward)
 
 namespace gnnlab {
 

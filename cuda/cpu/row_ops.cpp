@@ -1,0 +1,112 @@
+// Row operations: products and weighted sums of gathered rows, per head, for a chunk of edges.
+//
+// Algorithm: the row's own features stay in registers; each gathered row is read once. Shapes that
+//   models use are unrolled (include/shapes.h), all others take the loose form.
+// Reads F s bytes an edge, mostly from the second and third cache: that is the time they take.
+// Order of sums: include/shapes.h. Products are rounded before they are added (no fused
+//   multiply-add), so that all instruction sets agree.
+// Measured by: gnnlab.bench.ops, rows "sddmm dot", "gat" and "spmm weighted backward".
+#include "row_ops.h"
+
+namespace gnnlab::GNNLAB_NS {
+namespace {
+
+template <typename S, typename I, class Shape>
+void dots(const Dims& dims, const gnnlab_rows& rows, const Chunk& c, const S* a, int64_t lda,
+          const S* b, int64_t ldb, Compute<S>* g) {
+  const Shape shape(dims);
+  const I* col = static_cast<const I*>(rows.col);
+  for (int64_t row = c.first; row < c.last; ++row) {
+    const typename Shape::template Held<S> own(a + row * lda);
+    const int64_t end = row_end(rows, c, row);
+    for (int64_t k = row_begin(rows, c, row); k < end; ++k) {
+      const S* other = b + listed(col, k) * ldb;
+      shape.dots([&](int pack, int64_t at, int count) {
+        return own.get(pack, at, count) * load_some(other + at, count);
+      }, g + (k - c.begin) * dims.padded);
+    }
+  }
+}
+
+template <typename S, typename I, class Shape>
+void sums(const Dims& dims, const gnnlab_rows& rows, const Chunk& c, const Compute<S>* p, const S* b,
+          int64_t ldb, const Compute<S>* factor, S* out, int64_t ldo, Compute<S>* slot,
+          Compute<S>* work) {
+  const Shape shape(dims);
+  const I* col = static_cast<const I*>(rows.col);
+  for (int64_t row = c.first; row < c.last; ++row) {
+    typename Shape::Sums total(work);
+    total.clear(shape);
+    const int64_t end = row_end(rows, c, row);
+    for (int64_t k = row_begin(rows, c, row); k < end; ++k) {
+      const S* other = b + listed(col, k) * ldb;
+      const Compute<S>* weight = p + (k - c.begin) * dims.padded;
+      shape.each([&](int pack, int64_t at, int count, int64_t head) {
+        total.add(pack, load_some(other + at, count) * shape.weight(weight, pack, head));
+      });
+    }
+    if (slot) keep_sums(shape, total, slot);
+    else
+      write_sums(shape, total, factor ? factor + (row - c.first) * dims.padded : nullptr, out + row * ldo);
+  }
+}
+
+template <typename S, typename I, class Shape>
+void both(const Dims& dims, const gnnlab_rows& rows, const Chunk& c, const S* a, int64_t lda,
+          const Compute<S>* p, const S* b, int64_t ldb, Compute<S>* g, S* out, int64_t ldo,
+          Compute<S>* slot, Compute<S>* work) {
+  using C = Compute<S>;
+  const Shape shape(dims);
+  const I* col = static_cast<const I*>(rows.col);
+  for (int64_t row = c.first; row < c.last; ++row) {
+    const typename Shape::template Held<S> own(a + row * lda);
+    typename Shape::Sums total(work);
+    total.clear(shape);
+    const int64_t end = row_end(rows, c, row);
+    for (int64_t k = row_begin(rows, c, row); k < end; ++k) {
+      const S* other = b + listed(col, k) * ldb;
+      const C* weight = p + (k - c.begin) * dims.padded;
+      shape.each([&](int pack, int64_t at, int count, int64_t head) {
+        total.add(pack, load_some(other + at, count) * shape.weight(weight, pack, head));
+      });
+      shape.dots([&](int pack, int64_t at, int count) {
+        return own.get(pack, at, count) * load_some(other + at, count);
+      }, g + (k - c.begin) * dims.padded);
+    }
+    if (slot) keep_sums(shape, total, slot);
+    else write_sums(shape, total, static_cast<const C*>(nullptr), out + row * ldo);
+  }
+}
+
+template <typename S, class Shape>
+void emit(const Dims& dims, const Compute<S>* data, const Compute<S>* factor, S* out) {
+  using C = Compute<S>;
+  const Shape shape(dims);
+  shape.each([&](int pack, int64_t at, int count, int64_t head) {
+    Lanes<C> x = load_lanes(data + pack * Lanes<C>::kCount);
+    if (factor) x = x * shape.weight(factor, pack, head);
+    store_some(out + at, x, count);
+  });
+}
+
+template <typename S, typename I>
+RowOps<S> find(Dims* dims) {
+  return with_shape<S, I>(dims->heads, dims->width, [&](auto tag) {
+    using Shape = typename decltype(tag)::type;
+    dims->packs = Shape(*dims).packs();
+    return RowOps<S>{dots<S, I, Shape>, sums<S, I, Shape>, both<S, I, Shape>, emit<S, Shape>};
+  });
+}
+
+}  // namespace
+
+template <typename S>
+RowOps<S> row_ops(int index_bytes, Dims* dims) {
+  return index_bytes == 4 ? find<S, int32_t>(dims) : find<S, int64_t>(dims);
+}
+template RowOps<float> row_ops<float>(int, Dims*);
+template RowOps<double> row_ops<double>(int, Dims*);
+template RowOps<Bf16> row_ops<Bf16>(int, Dims*);
+template RowOps<F16> row_ops<F16>(int, Dims*);
+
+}  // namespace gnnlab::GNNLAB_NS
