@@ -86,9 +86,4 @@ int reduce(const gnnlab_rows* rows, const void* x, int64_t ldx, int64_t heads, i
   }
 }
 
-int reduce_multi(const gnnlab_rows*, const void*, int64_t, int64_t, int64_t, const void*, int64_t, int,
-                 void*, void*, void*, void*, void*, int) {
-  return fail(GNNLAB_INTERNAL, "this reduction is not there yet");
-}
-
 }  // namespace gnnlab::GNNLAB_NS
