@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gnnlab import data as data
     from gnnlab.checkpoint import load as load
     from gnnlab.comparison import compare as compare
     from gnnlab.errors import (
@@ -64,6 +65,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_WHERE[name]), name)
         globals()[name] = value
         return value
+    if name == "data":  # so that gnnlab.data.HostFeatures needs no import of its own
+        return importlib.import_module("gnnlab.data")
     raise AttributeError(f"module 'gnnlab' has no attribute {name!r}")
 
 

@@ -155,6 +155,7 @@ def test_commands_of_the_tutorial_exist(page):
 
 def test_words_in_code_that_begin_with_gnnlab_are_commands():
     known = {"train", "evaluate", "predict", "info", "list", "doctor", "data", "demo", "bench"}
+    known |= {"kernels"}
     known |= set(gnnlab.list_tasks()) | {"fill", "TASK"}
     for page in PAGES:
         for verb in re.findall(r"`gnnlab (\w+)", page.read_text(encoding="utf-8")):
@@ -281,30 +282,6 @@ def test_page_without_results_says_so(tmp_path):
     page = write_page(tmp_path, tmp_path / "docs" / "page.md")
     assert "no results yet" in page.read_text("utf-8")
     assert readme_table(read_results(tmp_path)) == ""
-
-
-def test_page_shows_operators(tmp_path):
-    import json
-
-    from gnnlab.bench import ops
-    from gnnlab.experiment import environment
-
-    row = {"op": "gather", "graph": "b mesh", "width": 64, "ms": 1.5, "gb_s": 10.0, "of_copy": 0.8}
-    result = {
-        "kind": "ops",
-        "command": "gnnlab bench ops",
-        "environment": environment(),
-        "machine": {"isa": "v3", "backend": "cpu", "copy_gb_s": 12.0},
-        "skipped": {"PyG": "not installed"},
-        "rows": [
-            {**row, "peers": {"index_select": 3.0}, "best_peer": "index_select", "ratio": 2.0}
-        ],
-    }
-    assert ops.table(result)
-    (tmp_path / "ops.json").write_text(json.dumps(result))
-    text = write_page(tmp_path, tmp_path / "docs" / "page.md").read_text("utf-8")
-    assert "| gather | 64 | 1.500 | 10.0 | 0.80 | index_select | 3.000 | 2.00 |" in text
-    assert "Not compared: PyG (not installed)." in text
 
 
 def test_changelog_has_the_version_of_the_project():

@@ -1,282 +1,304 @@
-"""Measures the operators against torch, MKL, PyG and scipy on the same machine, in the same run.
+"""Measures the operators against torch, MKL, numpy, scipy, PyG, torch_scatter and DGL.
 
-Equality comes before speed: a peer whose result differs is reported as an error and not timed.
-Times are CPU time of one thread (`time.thread_time`), peers take turns, and the median is kept: on
-a shared machine that is steadier than wall time. Rates are of `bytes_gather`: every byte that an
-operator must move when gathered rows are counted once per edge.
+Equality comes before speed: every call, ours and the peers', is compared with a formula in float64,
+and only what agrees is timed. Peers take turns with us in the same run. With one thread times are
+CPU time (`time.thread_time`), which is steadier than wall time on a shared machine, and the median
+is kept; with several threads they are wall time, and ratios are of the fastest runs. Peers that are
+three times slower than the two fastest get three turns instead of seven or more.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import platform
-import statistics
+import json
+import os
+import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gnnlab import ops
-from gnnlab.bench.graphs import BenchGraph, bipartite, mesh, small_graphs
+from gnnlab.bench._backward import backward
+from gnnlab.bench._cases import forward
+from gnnlab.bench._machine import Call, bandwidth, measure, peak_memory, version
+from gnnlab.bench._overhead import overheads, scaling
+from gnnlab.bench._setting import Case, Setting
+from gnnlab.bench.graphs import BenchGraph, all_graphs
+from gnnlab.bench.peers import FAMILIES, PLAIN, Family, calls_of, families
+from gnnlab.bench.targets import geometric_mean, summary
+from gnnlab.errors import ConfigError
 from gnnlab.experiment import environment
 
-__all__ = ["run", "table"]
+__all__ = ["run", "table", "write"]
 
-Call = Callable[[], Any]
-WIDTHS = (1, 16, 64)
+WIDTHS = (1, 16, 64, 256)
+_SMALL = 1 << 25  # bytes of an operand below which peak memory is not worth a measurement
 
 
-def run(quick: bool = False) -> dict[str, Any]:
-    """Measures spmm sum, plan build, segment sum, gather and scatter sum on three graphs.
+def run(
+    quick: bool = False,
+    *,
+    compare: str = "all",
+    threads: int | Literal["all"] = 1,
+    graphs: Sequence[str] | None = None,
+    widths: Sequence[int] | None = None,
+    only: str = "",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Measures all operators, forward and backward.
 
     Args:
-        quick: fewer repeats and smaller graphs: seconds rather than minutes.
+        quick: small graphs, F = 64 and fewer repeats: a minute or two.
+        compare: families of peers, separated by commas, or "all"; those that are not installed
+            are skipped with a reason.
+        threads: 1 or "all" (or a number).
+        graphs: short names of `gnnlab.bench.graphs.all_graphs`; all of them without it.
+        widths: values of F; 1, 16, 64, 256 without it. Graphs without targets are measured at 64.
+        only: measure operators whose name contains this.
+        progress: a line per graph on stderr.
 
     Returns:
-        A dict that can be written as JSON: "kind", "command", "environment", "machine" (instruction
-        set, versions of peers, bandwidth), "skipped"
-        (peers that are not installed) and "rows" (one per operator, graph and width).
+        A dict that can be written as JSON: "kind", "command", "environment", "machine" (with
+        bandwidths), "rows" (one per operator, graph and width), "overhead", "scaling", "skipped"
+        (peers and cases that were not measured, with reasons) and "errors" (peers whose result
+        differs).
 
     Raises:
-        RuntimeError: if a result differs from the reference.
+        RuntimeError: if a result of ours differs from the formula.
+        ConfigError: for unknown names of peers or graphs.
 
     Example:
         >>> from gnnlab.bench import ops
-        >>> result = ops.run(quick=True)  # doctest: +SKIP
-        >>> print(ops.table(result))  # doctest: +SKIP
+        >>> result = ops.run(quick=True, compare="torch", graphs=["d"], only="spmm sum")
+        >>> result["rows"][0]["op"], result["errors"]
+        ('spmm sum', {})
     """
-    graphs = (
-        [mesh(60, 50), bipartite(2_000, 2_500, 60_000), small_graphs(64)]
-        if quick
-        else [mesh(), bipartite(), small_graphs()]
-    )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    begin = time.perf_counter()
+    wanted = _known("peers", compare.split(","), FAMILIES) if compare != "all" else (*FAMILIES,)
+    makers = all_graphs(quick)
+    names = _known("graphs", graphs or (*makers,), makers)
+    classes, missing = families(wanted)
+    before = torch.get_num_threads()
+    count = (os.cpu_count() or 1) if threads == "all" else threads
+    job = _Job(quick, count, widths or ((64,) if quick else WIDTHS), only, classes)
+    torch.set_num_threads(count)
     try:
-        bandwidth = _copy_bandwidth(quick)
-        rows = [
-            _row(case, bandwidth, 5 if quick else 11) for graph in graphs for case in _cases(graph)
-        ]
+        speeds = bandwidth(quick, wall=count > 1)
+        for name in names:
+            start = time.perf_counter()
+            job.measure(makers[name]())
+            if progress:
+                taken = time.perf_counter() - start
+                print(f"graph {name}: {taken:.0f} s", file=sys.stderr, flush=True)
+        calls = [] if only else overheads(classes, quick)
+        scaled = None if only or count > 1 or "a" not in names else scaling(makers["a"](), quick)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
+    packages = {package: version(package) for *_, package in FAMILIES.values()}
     return {
         "kind": "ops",
-        "command": f"gnnlab bench ops{' --quick' * quick} --out docs/results/ops.json",
-        "environment": environment(),
+        "command": _command(quick, compare, threads, graphs, widths, only),
+        "environment": {**environment(), "threads": count},
         "machine": {
-            "processor": platform.processor() or platform.machine(),
             "isa": ops.status().isa,
             "backend": ops.backend(),
-            "threads": 1,
-            "copy_gb_s": round(bandwidth, 2),
-            "versions": {name: _version(name) for name in ("torch", "numpy", "scipy")},
+            "threads": count,
+            "clock": "wall, fastest" if count > 1 else "CPU time of the thread, median",
+            "gb_s": speeds,
+            "versions": {name: v for name, v in packages.items() if v},
         },
-        "skipped": {name: "not installed" for name in _PEERS if _version(_PEERS[name]) is None},
-        "rows": rows,
+        "seconds": round(time.perf_counter() - begin),
+        "skipped": {**missing, **job.skipped},
+        "errors": job.errors,
+        "overhead": calls,
+        "scaling": scaled,
+        "rows": [_finished(row, speeds["triad"]) for row in job.rows],
     }
+
+
+class _Job:
+    """Settings of a run, and what it has found so far."""
+
+    def __init__(
+        self,
+        quick: bool,
+        threads: int,
+        widths: Sequence[int],
+        only: str,
+        classes: dict[str, type[Family]],
+    ) -> None:
+        self.quick, self.threads, self.widths, self.only = quick, threads, widths, only
+        self.classes = classes
+        self.rows: list[dict[str, Any]] = []
+        self.skipped: dict[str, str] = {}
+        self.errors: dict[str, str] = {}
+
+    def measure(self, graph: BenchGraph) -> None:
+        """Measures all cases of one graph."""
+        setting = Setting(graph)
+        peers: list[Family] = []
+        for name, family in self.classes.items():
+            try:
+                peers.append(family(setting))
+            except Exception as error:  # a format that the library cannot make
+                self.skipped[f"{name} on {graph.name}"] = _line(error)
+        for case in self._cases(setting):
+            row = self._row(case, peers)
+            if row is not None:
+                self.rows.append(row)
+
+    def _cases(self, setting: Setting) -> Iterator[Case]:
+        widths = self.widths if setting.graph.has_target else (64,)
+        for cases in (forward(setting, widths), backward(setting, widths)):
+            yield from (case for case in cases if self.only in case.op)
+
+    def _row(self, case: Case, peers: Sequence[Family]) -> dict[str, Any] | None:
+        """Checks all calls, then times those that gave the right result."""
+        if isinstance(case.ours, str):
+            self.skipped[case.op] = case.ours
+            return None
+        want = np.asarray(case.want())
+        wrong = _difference(case, case.ours, want)
+        if wrong:
+            raise RuntimeError(f"{_title(case)}: gnnlab gives another result: {wrong}")
+        calls = {"gnnlab": case.ours}
+        for family in peers:
+            found, reason = calls_of(family, case)
+            if reason:
+                self.skipped[f"{family.name}, {_title(case)}"] = reason
+            for label, call in found.items():
+                try:
+                    wrong = _difference(case, call, want)
+                except Exception as error:  # a dtype or size that the library refuses
+                    self.skipped[f"{label}, {_title(case)}"] = _line(error)
+                    continue
+                if wrong:
+                    self.errors[f"{label}, {_title(case)}"] = f"another result: {wrong}"
+                else:
+                    calls[label] = call
+        del want
+        return self._timed(case, calls)
+
+    def _timed(self, case: Case, calls: dict[str, Call]) -> dict[str, Any]:
+        wall = self.threads > 1
+        times = measure(calls, wall=wall, repeats=3 if self.quick else 7)
+        least = {name: t.least if wall else t.median for name, t in times.items()}
+        ours = least.pop("gnnlab")
+        best = min(least, key=least.__getitem__, default=None)
+        row: dict[str, Any] = {
+            "op": case.op,
+            "graph": case.setting.graph.name,
+            "width": case.width,
+            "ms": ours,
+            "bytes": case.size,
+            "best": best,
+            "ratio": None if best is None else least[best] / ours,
+            "peers": least,
+        }
+        if wall:
+            row["medians"] = {name: t.median for name, t in times.items()}
+        plain = [t for name, t in least.items() if name.startswith(PLAIN)]
+        if plain:
+            row["plain"] = plain[0] / ours
+        if (case.size or _SMALL) >= _SMALL:
+            row["mb"] = peak_memory(calls["gnnlab"])
+            row["best_mb"] = None if best is None else peak_memory(calls[best])
+        return row
+
+
+def _title(case: Case) -> str:
+    return f"{case.op} {case.width} on {case.setting.graph.name}".replace("  ", " ")
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:160]
+
+
+def _difference(case: Case, call: Call, want: np.ndarray) -> str:
+    """Returns how a result differs from `want`, "" when it does not."""
+    found = np.asarray(case.pick(call.once()))
+    if found.shape != want.shape:
+        return f"shape {found.shape} instead of {want.shape}"
+    scale = float(np.sqrt(np.mean(np.square(want)))) if want.size else 0.0
+    far = ~(np.abs(found - want) <= case.tolerance * (np.abs(want) + scale))  # NaN is far too
+    if not far.any():
+        return ""
+    at = tuple(int(i) for i in np.argwhere(far)[0])
+    return f"{int(far.sum())} of {want.size} values, first {found[at]:.6g} for {want[at]:.6g}"
+
+
+def _finished(row: dict[str, Any], triad: float) -> dict[str, Any]:
+    """Adds rates, and rounds to what can be told apart."""
+    size = row.pop("bytes")
+    row["gb_s"] = None if size is None else size / row["ms"] / 1e6
+    row["of_triad"] = None if size is None else row["gb_s"] / triad
+    return {key: _rounded(value) for key, value in row.items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(v) for key, v in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _known(what: str, names: Sequence[str], known: Any) -> tuple[str, ...]:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f'unknown {what} "{name}". Known: {", ".join(known)}.')
+    return tuple(names)
+
+
+def _command(
+    quick: bool,
+    compare: str,
+    threads: int | str,
+    graphs: Sequence[str] | None,
+    widths: Sequence[int] | None,
+    only: str,
+) -> str:
+    words = ["gnnlab bench ops"]
+    words += ["--quick"] * quick + [f"--compare {compare}"] * (compare != "all")
+    words += [f"--threads {threads}"] * (threads != 1)
+    words += [f"--graphs {','.join(graphs)}"] if graphs else []
+    words += [f"--widths {','.join(map(str, widths))}"] if widths else []
+    words += [f'--only "{only}"'] * bool(only)
+    return " ".join([*words, "--out docs/results/ops.json"])
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Writes the result as JSON with one line per row, so that the file stays small.
+
+    Example:
+        >>> import json, pathlib
+        >>> from gnnlab.bench import ops
+        >>> ops.write(pathlib.Path("ops.json"), {"kind": "ops", "rows": [{"op": "gather"}]})
+        >>> json.loads(pathlib.Path("ops.json").read_text())["rows"]
+        [{'op': 'gather'}]
+    """
+    head = json.dumps({k: v for k, v in result.items() if k != "rows"}, indent=1)
+    rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in result["rows"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n', encoding="utf-8")
+    os.replace(partial, path)
 
 
 def table(result: dict[str, Any]) -> str:
-    """Returns the result of `run` as text: one line per operator, graph and width.
+    """Returns the result of `run` as text: rows, then operators beside their targets.
 
     Example:
         >>> from gnnlab.bench import ops
-        >>> machine = {"isa": "v4", "backend": "cpu", "copy_gb_s": 12.0}
-        >>> print(ops.table({"machine": machine, "skipped": {}, "rows": []}).splitlines()[0])
-        1 thread, backend cpu, instruction set v4, copy 12.0 GB/s
+        >>> speeds = {"copy": 12.0, "triad": 13.6, "read": 12.5}
+        >>> machine = {"isa": "v4", "backend": "cpu", "threads": 1, "gb_s": speeds, "clock": "wall"}
+        >>> empty = {"machine": machine, "skipped": {}, "errors": {}, "rows": [], "overhead": []}
+        >>> print(ops.table({**empty, "scaling": None}).splitlines()[0])
+        1 thread, backend cpu, instruction set v4, copy 12.0, triad 13.6, read 12.5 GB/s
     """
-    machine = result["machine"]
-    lines = [
-        f"1 thread, backend {machine['backend']}, instruction set {machine['isa']}, "
-        f"copy {machine['copy_gb_s']} GB/s",
-        f"{'operator':<14} {'graph':<15} {'F':>3} {'ours ms':>9} {'GB/s':>6} {'of copy':>7} "
-        f"{'best peer':<18} {'ms':>9} {'ratio':>6}",
-    ]
-    for row in result["rows"]:
-        best = row["best_peer"]
-        lines.append(
-            f"{row['op']:<14} {row['graph']:<15} {row['width']:>3} {row['ms']:>9.3f} "
-            f"{row['gb_s']:>6.1f} {row['of_copy']:>7.2f} {best or '-':<18} "
-            f"{row['peers'].get(best, float('nan')):>9.3f} {row['ratio'] or float('nan'):>6.2f}"
-        )
-    lines += [f"skipped {name}: {why}" for name, why in result["skipped"].items()]
-    return "\n".join(lines)
+    from gnnlab.bench._text import text
 
-
-_PEERS = {"scipy": "scipy", "PyG": "torch_geometric"}
-
-
-class _Case:
-    """One operator on one graph: our call, the peers' calls and what they should all return."""
-
-    def __init__(
-        self, op: str, graph: BenchGraph, width: int, size: int, ours: Call, expected: Tensor | None
-    ) -> None:
-        self.op, self.graph, self.width, self.size = op, graph, width, size
-        self.ours, self.expected = ours, expected
-        self.peers: dict[str, Call] = {}
-
-
-def _cases(graph: BenchGraph) -> Iterator[_Case]:
-    """Yields the operators to measure on one graph."""
-    src, dst = graph.edge_index
-    n, m, e = graph.num_src, graph.num_dst, graph.edge_index.shape[1]
-    plan = ops.EdgePlan(graph.edge_index, n, m)
-    ones = np.ones(e, dtype=np.float32)
-    sparse: Any = importlib.import_module("scipy.sparse") if _version("scipy") else None
-
-    build = _Case("plan build", graph, 0, 16 * e + 8 * (m + 1) + 8 * e, lambda: _build(graph), None)
-    build.peers["torch.sort"] = lambda: dst.sort(stable=True)
-    if sparse:
-        pair = (dst.numpy(), src.numpy())
-        build.peers["scipy coo->csr"] = lambda: sparse.coo_matrix((ones, pair), (m, n)).tocsr()
-    if _version("torch_geometric"):
-        from torch_geometric.utils import index_sort
-
-        build.peers["PyG index_sort"] = lambda: index_sort(dst, max_value=m)
-    yield build
-
-    matrix = _csr(plan, n, m)
-    numpy_matrix = (
-        sparse.csr_matrix((ones, plan.col.numpy(), plan.indptr.numpy()), (m, n)) if sparse else None
-    )
-    generator = torch.Generator().manual_seed(0)
-    for width in WIDTHS:
-        x = torch.randn(n, width, generator=generator)
-        messages = torch.randn(e, width, generator=generator)
-        yield _spmm_case(graph, plan, x, matrix, numpy_matrix)
-        yield _segment_case(graph, plan, messages)
-        yield _gather_case(graph, x)
-        yield _scatter_case(graph, messages)
-
-
-def _spmm_case(
-    graph: BenchGraph, plan: ops.EdgePlan, x: Tensor, matrix: Tensor, other: Any
-) -> _Case:
-    (src, dst), width = graph.edge_index, x.shape[1]
-    m, e = graph.num_dst, plan.num_edges
-    zeros = torch.zeros(m, width)
-    size = 8 * (m + 1) + 4 * e + 4 * width * (e + m)
-    case = _Case(
-        "spmm sum", graph, width, size, lambda: ops.spmm(plan, x), zeros.index_add(0, dst, x[src])
-    )
-    case.peers["torch CSR (MKL)"] = lambda: torch.sparse.mm(matrix, x)
-    case.peers["gather+index_add"] = lambda: zeros.index_add(0, dst, x.index_select(0, src))
-    if other is not None:
-        array = x.numpy()
-        case.peers["scipy"] = lambda: torch.from_numpy(other @ array)
-    if _version("torch_geometric"):
-        from torch_geometric.utils import scatter as pyg_scatter
-
-        case.peers["PyG"] = lambda: pyg_scatter(x.index_select(0, src), dst, 0, m, "sum")
-    return case
-
-
-def _segment_case(graph: BenchGraph, plan: ops.EdgePlan, messages: Tensor) -> _Case:
-    m, (e, width) = graph.num_dst, messages.shape
-    indptr = plan.indptr
-    rows = torch.arange(m).repeat_interleave(plan.counts)
-    expected = torch.zeros(m, width).index_add(0, rows, messages)
-    size = 8 * (m + 1) + 4 * width * (e + m)
-    case = _Case("segment sum", graph, width, size, lambda: ops.segment(messages, indptr), expected)
-    case.peers["segment_reduce"] = lambda: torch.segment_reduce(
-        messages, "sum", offsets=indptr, axis=0
-    )
-    case.peers["index_add"] = lambda: torch.zeros(m, width).index_add_(0, rows, messages)
-    if _version("torch_scatter"):
-        torch_scatter: Any = importlib.import_module("torch_scatter")
-        case.peers["torch_scatter"] = lambda: torch_scatter.segment_csr(messages, indptr)
-    return case
-
-
-def _gather_case(graph: BenchGraph, x: Tensor) -> _Case:
-    src, width = graph.edge_index[0], x.shape[1]
-    size = src.numel() * (8 + 8 * width)
-    case = _Case("gather", graph, width, size, lambda: ops.gather(x, src), x[src])
-    array, places = x.numpy(), src.numpy()
-    case.peers["index_select"] = lambda: x.index_select(0, src)
-    case.peers["numpy.take"] = lambda: torch.from_numpy(np.take(array, places, axis=0))
-    return case
-
-
-def _scatter_case(graph: BenchGraph, messages: Tensor) -> _Case:
-    dst, m, (e, width) = graph.edge_index[1], graph.num_dst, messages.shape
-    size = 8 * e + 4 * width * (e + m)
-    expected = torch.zeros(m, width).index_add(0, dst, messages)
-    case = _Case("scatter sum", graph, width, size, lambda: ops.scatter(messages, dst, m), expected)
-    case.peers["index_add"] = lambda: torch.zeros(m, width).index_add_(0, dst, messages)
-    if _version("torch_geometric"):
-        from torch_geometric.utils import scatter as pyg_scatter
-
-        case.peers["PyG"] = lambda: pyg_scatter(messages, dst, 0, m, "sum")
-    return case
-
-
-def _row(case: _Case, bandwidth: float, repeats: int) -> dict[str, Any]:
-    """Checks that all agree, then measures all in turn."""
-    if case.expected is not None:
-        for name, call in {"gnnlab": case.ours, **case.peers}.items():
-            if not torch.allclose(call(), case.expected, rtol=1e-3, atol=1e-2):
-                raise RuntimeError(f"{case.op} on {case.graph.name}: {name} gives another result")
-    calls = {"": case.ours, **case.peers}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.thread_time()
-            call()
-            if turn:  # the first turn warms up
-                times[name].append((time.thread_time() - start) * 1e3)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    ours = max(medians.pop(""), 1e-6)
-    best = min(medians, key=medians.__getitem__) if medians else None
-    rate = case.size / ours / 1e6
-    return {
-        "op": case.op,
-        "graph": case.graph.name,
-        "width": case.width,
-        "ms": ours,
-        "gb_s": rate,
-        "of_copy": rate / bandwidth,
-        "peers": medians,
-        "best_peer": best,
-        "ratio": medians[best] / ours if best else None,
-    }
-
-
-def _build(graph: BenchGraph) -> Tensor:
-    """Checks and sorts edges as the first operator call on a new graph does."""
-    return ops.EdgePlan(graph.edge_index, graph.num_src, graph.num_dst).indptr
-
-
-def _csr(plan: ops.EdgePlan, num_src: int, num_dst: int) -> Tensor:
-    """Returns the plan as torch's own sparse matrix, with indices of MKL's width."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says that its CSR is in beta
-        return torch.sparse_csr_tensor(
-            plan.indptr.int(), plan.col.int(), torch.ones(plan.num_edges), (num_dst, num_src)
-        )
-
-
-def _copy_bandwidth(quick: bool) -> float:
-    """Returns GB/s (read + written) of copying an array much larger than the caches."""
-    source = torch.ones((1 << 24) if quick else (1 << 26))
-    target = torch.empty_like(source)
-    best = float("inf")
-    for _ in range(5):
-        start = time.thread_time()
-        target.copy_(source)
-        best = min(best, time.thread_time() - start)
-    return 8 * source.numel() / best / 1e9
-
-
-def _version(package: str) -> str | None:
-    """Returns the version of an installed package, None without it."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    lines = summary(result["rows"])
+    means = [line["mean"] for line in lines if line["mean"] and line["target"]]
+    return text(result, lines, geometric_mean(means))

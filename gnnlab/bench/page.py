@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gnnlab.bench._ops_page import IMAGE, section
+from gnnlab.bench.plot import draw
 from gnnlab.bench.recommend import EXPERIMENTS
 from gnnlab.errors import DataError
 from gnnlab.report import markdown_table
@@ -45,12 +47,12 @@ _MONITOR = "ndcg@20"
 
 
 def write_page(results: str | Path, out: str | Path) -> Path:
-    """Writes the benchmark page, and the results table of the README that lies above its folder.
+    """Writes the benchmark page with its picture, and the results table of the README.
 
     Args:
         results: folder of JSON files written by `gnnlab bench`.
-        out: the page; `README.md` is looked for in the folder above that of the page, and is left
-            alone when it is not there or has no place for the table.
+        out: the page; the picture goes to `images` beside it. `README.md` is looked for in the
+            folder above, and is left alone when it is not there or has no place for the table.
 
     Returns:
         `out`.
@@ -62,6 +64,9 @@ def write_page(results: str | Path, out: str | Path) -> Path:
     page = Path(out)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(_page(found), encoding="utf-8")
+    for result in found:
+        if result["kind"] == "ops":
+            draw(result, page.parent / IMAGE)
     readme = page.resolve().parent.parent / "README.md"
     if readme.is_file():
         text = readme.read_text(encoding="utf-8")
@@ -205,33 +210,7 @@ def _rows(result: Result) -> list[Result]:
 
 
 def _ops(result: Result) -> str:
-    machine = result["machine"]
-    parts = [
-        "## Operators",
-        "CPU time of one thread, median of the repeats, peers taking turns; results were compared "
-        "before anything was timed. Rates count every byte that an operator must move; "
-        f"copying memory reached {machine['copy_gb_s']} GB/s. The ratio is the time of the best "
-        f"peer over ours. Instruction set {machine['isa']}, backend {machine['backend']}.",
-        _made_by(result),
-    ]
-    for graph in dict.fromkeys(row["graph"] for row in result["rows"]):
-        rows = [
-            {
-                "operator": row["op"],
-                "F": row["width"] or None,
-                "ms": f"{row['ms']:.3f}",
-                "GB/s": f"{row['gb_s']:.1f}",
-                "of copy": f"{row['of_copy']:.2f}",
-                "best peer": row["best_peer"],
-                "its ms": f"{row['peers'][row['best_peer']]:.3f}" if row["best_peer"] else None,
-                "ratio": f"{row['ratio']:.2f}" if row["ratio"] else None,
-            }
-            for row in result["rows"]
-            if row["graph"] == graph
-        ]
-        parts += [f"### {_sentence(graph)[:-1]}", markdown_table(rows, list(rows[0]))]
-    parts += [f"Not compared: {name} ({why})." for name, why in result["skipped"].items()]
-    return "\n\n".join(parts) + "\n"
+    return section(result, _made_by(result))
 
 
 # ---- start-up --------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from cyclopts import App
 
 from gnnlab.cli import verbs
 from gnnlab.cli.bench import bench_app
+from gnnlab.cli.kernels import kernels_app
 from gnnlab.cli.models import predict_command, task_app, train_app
 from gnnlab.cli.output import say
 from gnnlab.errors import GnnlabError, TrainingError
@@ -90,6 +91,7 @@ def _app(tokens: Sequence[str]) -> App:
         app.command(command, name=command.__name__.strip("_"))
     app.command(predict_command(tokens), name="predict")
     app.command(bench_app())
+    app.command(kernels_app())
     task_app(app, tokens)
     return app
 

@@ -21,21 +21,56 @@ def bench_app() -> App:
     def ops(
         *,
         quick: Annotated[bool, Parameter(negative="")] = False,
+        compare: str = "all",
+        threads: str = "1",
+        graphs: str | None = None,
+        widths: str | None = None,
+        only: str = "",
         out: Path | None = None,
+        plot: Path | None = None,
         json: Json = False,
+        quiet: Quiet = False,
     ) -> int:
         """Time the operators against the peers that are installed, equality checked first.
 
         Parameters
         ----------
         quick
-            Fewer repeats.
+            Small graphs, F = 64 and fewer repeats: a minute or two.
+        compare
+            Peers, separated by commas: torch, numpy, scipy, pyg, scatter, dgl.
+        threads
+            1 (CPU time), a number, or all (wall time).
+        graphs
+            Graphs, separated by commas: a, b, c, d, star, empty, chain.
+        widths
+            Values of F, separated by commas, instead of 1,16,64,256.
+        only
+            Measure operators whose name contains this.
         out
             JSON file to write.
+        plot
+            SVG or PNG file to write; needs matplotlib.
         """
         from gnnlab.bench import ops as bench
 
-        return _bench_done(bench.run(quick), bench.table, out, json)
+        result = bench.run(
+            quick,
+            compare=compare,
+            threads="all" if threads == "all" else _numbers("--threads", threads)[0],
+            graphs=graphs.split(",") if graphs else None,
+            widths=_numbers("--widths", widths) if widths else None,
+            only=only,
+            progress=not quiet,
+        )
+        if plot is not None:
+            from gnnlab.bench.plot import draw
+
+            draw(result, plot)
+        _bench_done(result, bench.table, None, json)
+        if out is not None:
+            bench.write(out, result)
+        return 1 if result["errors"] else 0
 
     @app.command
     def startup(*, out: Path | None = None, json: Json = False) -> int:
@@ -88,6 +123,16 @@ def bench_app() -> App:
         return 0
 
     return app
+
+
+def _numbers(flag: str, text: str) -> list[int]:
+    """Returns positive numbers that commas separate."""
+    from gnnlab.errors import ConfigError
+
+    words = text.split(",")
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise ConfigError(f'{flag} takes positive numbers, got "{text}".')
+    return [int(word) for word in words]
 
 
 def _bench_done(

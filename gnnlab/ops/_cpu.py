@@ -166,7 +166,7 @@ class CpuKernels:
     ) -> tuple[Tensor, Tensor | None]:
         """See `Kernels.reduce_arg_backward`."""
         gx = grad.new_empty((num_src, *grad.shape[1:]))
-        gweight = None if weight is None else torch.empty_like(weight)
+        gweight = None if weight is None or x is None else torch.empty_like(weight)
         rows, step = (None, 0) if x is None else rows_in_place(x)
         heads, width, weight_heads = _heads(grad, weight)
         self._check(

@@ -208,7 +208,18 @@ def cpu_kernels() -> Kernels | None:
 @functools.cache
 def _cuda_kernels() -> Kernels | None:
     """Returns the CUDA operators, None (and one warning with the reason) where they cannot run."""
-    return None
+    from gnnlab.ops._gpu import cuda_kernels
+
+    try:
+        return cuda_kernels()
+    except OSError as error:
+        warnings.warn(
+            f"gnnlab runs without its CUDA kernels (same results, slower): {error}. "
+            "Run `gnnlab kernels doctor`.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return None
 
 
 def kernels_for(tensor: Tensor) -> Kernels | None:

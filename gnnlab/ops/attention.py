@@ -244,7 +244,7 @@ def _make(
         if kernels is not None:
             found = getattr(kernels, name)(plan.order, *tensors, *given[4:])
             return cast("tuple[Tensor, Tensor, Tensor]", found)
-        ends = (plan.src, plan.dst, plan.num_dst)
+        ends = plan._ends()
         out = reference_attention.attend(name, *ends, given)
         return (out, *reference_attention.statistics(name, *ends, given))
 
@@ -274,9 +274,7 @@ def _make(
         tensors = [None if t is None else t.contiguous() for t in given[:4]]
         kernels = kernels_for(grad) if grad.dtype in DTYPES else None
         if kernels is None:
-            found = reference_attention.backward(
-                name, plan.src, plan.dst, plan.num_dst, grad, given
-            )
+            found = reference_attention.backward(name, *plan._ends(), grad, given)
             found[3] = grad.new_empty(0) if given[3] is None else found[3]
         else:
             found = list(

@@ -229,6 +229,11 @@ class EdgePlan:
         """The destination of each edge, in the caller's order: (E,)."""
         return self._edges.row(self._end)
 
+    def _ends(self) -> tuple[Tensor, Tensor, int]:
+        """Sources, destinations and the number of destinations, checked: for the reference."""
+        _ = self.order  # finds a wrong index that nobody has looked at yet
+        return self.src, self.dst, self.num_dst
+
     @property
     def edge_index(self) -> Tensor:
         """Sources and destinations in the caller's order: (2, E)."""

@@ -76,7 +76,7 @@ def _run(plan: EdgePlan, a: Tensor, b: Tensor, op: str) -> Tensor:
     kernels = kernels_for(b) if b.dtype in DTYPES else None
     if kernels is not None:
         return kernels.sddmm(plan.order, a.contiguous(), b.contiguous(), op)
-    return reference.sddmm(plan.src, plan.dst, a, b, op)
+    return reference.sddmm(*plan._ends()[:2], a, b, op)
 
 
 def _fake(sizes: Any, a: Tensor, b: Tensor, op: str) -> Tensor:

@@ -189,7 +189,7 @@ def _run(plan: EdgePlan, x: Tensor, weight: Tensor | None, reduce: str) -> Tenso
     kernels = _kernels(x, weight)
     if kernels is not None:
         return cast(Tensor, kernels.reduce(plan.order, x, weight, reduce, False)[0])
-    return reference.spmm(plan.src, plan.dst, plan.num_dst, x, weight, reduce)
+    return reference.spmm(*plan._ends(), x, weight, reduce)
 
 
 def _fake(sizes: Any, x: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
@@ -232,7 +232,7 @@ def _run_arg(
     if kernels is not None:
         return cast("tuple[Tensor, Tensor]", kernels.reduce(plan.order, x, weight, reduce, True))
     order = plan.order
-    out, edges = reference.spmm_arg(plan.src, plan.dst, plan.num_dst, x, weight, reduce)
+    out, edges = reference.spmm_arg(*plan._ends(), x, weight, reduce)
     return out, order.places_of(edges).to(order.place_dtype)
 
 
@@ -290,7 +290,7 @@ def _run_multi(plan: EdgePlan, x: Tensor, weight: Tensor | None, reduce: str) ->
     kernels = _kernels(x, weight) if x.dtype.is_floating_point else None
     if kernels is not None:
         return tuple(kernels.reduce_multi(plan.order, x, weight, names))
-    found = reference.spmm_multi(plan.src, plan.dst, plan.num_dst, x, weight, names)
+    found = reference.spmm_multi(*plan._ends(), x, weight, names)
     return tuple(found)
 
 
@@ -329,7 +329,7 @@ def _run_backward(plan: EdgePlan, grad: Tensor, x: Tensor, weight: Tensor) -> tu
     kernels = _kernels(x, weight)
     if kernels is not None:
         return cast("tuple[Tensor, Tensor]", kernels.spmm_backward(plan.order, grad, x, weight))
-    gx = reference.spmm(plan.src, plan.dst, plan.num_dst, grad, weight)
+    gx = reference.spmm(*plan._ends(), grad, weight)
     return gx, weight_gradient(plan.T, grad, x, weight)
 
 

@@ -1,5 +1,7 @@
 """Every operator of the table against its definition: values, gradients, torch's own checks."""
 
+import sys
+
 import pytest
 import torch
 from operators import CASES, edges_of, plan_of, values_of
@@ -92,6 +94,47 @@ def test_finite_differences_once_and_twice(case, backend):
             assert gradgradcheck(call, tensors, fast_mode=True)
 
 
+@pytest.fixture(scope="module")
+def emulated():
+    """The CUDA kernels, run on the CPU."""
+    from gnnlab.ops._gpu import emulated_kernels
+
+    try:
+        return emulated_kernels()
+    except OSError as error:
+        pytest.skip(f"CUDA cannot be emulated here: {error}")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_emulated_cuda_kernels_give_values_and_gradients_of_the_definition(case, emulated):
+    edge_index, plan, tensors = draw(case, "random", torch.float32)
+    ours = [t.requires_grad_() for t in tensors]
+    theirs = [t.detach().double().requires_grad_() for t in tensors]
+    expected = expected_of(case, edge_index, plan.num_dst, theirs)
+    finite = expected.isfinite()
+    with ops.use_backend(emulated):
+        close(case.call(plan, *(t.detach() for t in ours)), expected.detach(), 2e-5)
+        found = case.call(plan, *ours)
+        torch.where(finite, found, 0.0).sum().backward()
+    wanted = torch.autograd.grad(
+        torch.where(finite, expected, 0.0).sum(), theirs, allow_unused=True
+    )
+    for a, b in zip(ours, wanted, strict=True):
+        close(a.grad, torch.zeros_like(a).double() if b is None else b, 2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_whole_table_holds_on_emulated_cuda_kernels(case, emulated):
+    for kind in KINDS:
+        for dtype, tolerance in TOLERANCE.items():
+            edge_index, plan, tensors = draw(case, kind, dtype)
+            with ops.use_backend(emulated):
+                found = case.call(plan, *tensors)
+            assert found.dtype == dtype
+            close(found, expected_of(case, edge_index, plan.num_dst, tensors), tolerance)
+
+
 @needs_kernels
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_number_of_threads_and_run_gives_the_same_bits(case):
@@ -170,9 +213,12 @@ def test_the_library_is_there_when_it_is_named():
     assert (library() is None) == (ops.status().path is None)
 
 
-def registered_calls(case, plan, tensors):
+def registered_calls(case, plan, tensors, monkeypatch):
     """Records which registered operators a call goes through, with their arguments."""
     from gnnlab.ops._operator import Operator
+
+    for name in ("gather", "spmm"):  # these have a shorter way for usual calls
+        monkeypatch.setattr(sys.modules[f"gnnlab.ops.{name}"], "is_watched", lambda: True)
 
     calls = []
     before = Operator.__call__
@@ -192,10 +238,10 @@ def registered_calls(case, plan, tensors):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_torchs_own_check_of_operators_passes(case):
+def test_torchs_own_check_of_operators_passes(case, monkeypatch):
     _, plan, tensors = draw(case, "random", torch.float32)
     tensors = [t.requires_grad_() for t in tensors]
-    calls = registered_calls(case, plan, tensors)
+    calls = registered_calls(case, plan, tensors, monkeypatch)
     assert calls
     for operator, args in calls:
         flat = [

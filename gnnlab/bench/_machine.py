@@ -1,0 +1,145 @@
+"""What the machine can do, and what one call takes: bandwidth, clocks, peak memory."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["Call", "Times", "bandwidth", "measure", "peak_memory", "per_call", "version"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """Something to time."""
+
+    run: Callable[..., Any]
+    """The timed part; gets what `before` returned, if there is a `before`."""
+    before: Callable[[], Any] | None = None
+    """Not timed, before every run: the forward pass of a backward pass, for instance."""
+    finish: Callable[[Any], Any] | None = None
+    """Not timed: brings a result into the form of ours before it is compared."""
+
+    def once(self) -> Any:
+        """Runs all three parts."""
+        result = self.run() if self.before is None else self.run(self.before())
+        return result if self.finish is None else self.finish(result)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of one call."""
+
+    median: float
+    least: float
+
+
+def measure(
+    calls: Mapping[str, Call], *, wall: bool, repeats: int = 7, few: int = 3
+) -> dict[str, Times]:
+    """Times all calls in turn. The first call is ours; those far behind take fewer turns.
+
+    Args:
+        calls: by name.
+        wall: wall time (several threads) instead of this thread's CPU time.
+        repeats: turns; at least three times as many for calls under 1 ms.
+        few: turns of calls that took three times as long as the two fastest at the first turn.
+    """
+    clock = time.perf_counter if wall else time.thread_time
+
+    def sample(call: Call) -> float:
+        given = () if call.before is None else (call.before(),)
+        start = clock()
+        call.run(*given)
+        return (clock() - start) * 1e3
+
+    taken: dict[str, list[float]] = {}
+    first = {name: sample(call) for name, call in calls.items()}
+    ranked = sorted(first.values())
+    limit = 3 * ranked[min(1, len(ranked) - 1)]
+    ours = next(iter(calls))
+    for name, guess in first.items():
+        taken[name] = [guess] if guess > limit and name != ours else []
+    turns = repeats if ranked[0] >= 1 else 3 * repeats
+    for turn in range(turns):
+        for name, call in calls.items():
+            if turn < few or first[name] <= limit or name == ours:
+                taken[name].append(sample(call))
+    return {name: Times(statistics.median(t), min(t)) for name, t in taken.items()}
+
+
+def per_call(run: Callable[[], Any], calls: int = 500, batches: int = 15) -> float:
+    """Returns microseconds per call: the median of `batches` times `calls` calls in a row."""
+    found = []
+    for _ in range(batches):
+        start = time.thread_time()
+        for _ in range(calls):
+            run()
+        found.append((time.thread_time() - start) / calls * 1e6)
+    return statistics.median(found)
+
+
+def bandwidth(quick: bool, wall: bool) -> dict[str, float]:
+    """Returns GB/s of copy, triad and read on arrays far larger than the caches.
+
+    Bytes are those that the program names (a written line is counted once, without the read that
+    the hardware makes first), as for the operators.
+    """
+    count = 1 << (23 if quick else 26)
+    a, b, c = torch.zeros(count), torch.ones(count), torch.ones(count)
+    jobs: dict[str, tuple[int, Callable[[], Any]]] = {
+        "copy": (8, lambda: a.copy_(b)),
+        "triad": (12, lambda: torch.add(b, c, alpha=3.0, out=a)),
+        "read": (4, b.sum),
+    }
+    clock = time.perf_counter if wall else time.thread_time
+    best = dict.fromkeys(jobs, float("inf"))
+    for _ in range(5):
+        for name, (_, run) in jobs.items():
+            start = clock()
+            run()
+            best[name] = min(best[name], clock() - start)
+    return {name: round(jobs[name][0] * count / best[name] / 1e9, 2) for name in jobs}
+
+
+def peak_memory(call: Call) -> float | None:
+    """Returns the most MB (2^20 bytes) that one call adds to the process, its result included.
+
+    Linux counts the pages: free heap is given back first, so that memory which is used again counts
+    too. Elsewhere, or where the counter cannot be reset, None.
+    """
+    given = () if call.before is None else (call.before(),)
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        before = _status("VmRSS")
+        kept = call.run(*given)  # alive until the peak is read
+        peak = _status("VmHWM")
+        del kept
+    except (OSError, AttributeError):
+        return None
+    return round(max(peak - before, 0) / 1024, 2)
+
+
+def _status(field: str) -> int:
+    text = Path("/proc/self/status").read_text(encoding="ascii")
+    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
+    if found is None:
+        raise OSError(f"no {field} in /proc/self/status")
+    return int(found[1])
+
+
+def version(package: str) -> str | None:
+    """Returns the version of an installed package, None without it."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
