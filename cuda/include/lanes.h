@@ -15,6 +15,7 @@
 #endif
 
 #define GNNLAB_ALWAYS inline __attribute__((always_inline))
+#define GNNLAB_LAMBDA __attribute__((always_inline))  // after the parameters of a lambda
 
 namespace gnnlab::GNNLAB_NS {
 
@@ -45,51 +46,51 @@ GNNLAB_ALWAYS Lanes<C> each_vector(const F& f) {
 
 template <typename C>
 GNNLAB_ALWAYS Lanes<C> same(C value) {
-  return each_vector<C>([&](int) { return typename Lanes<C>::Vector{} + value; });
+  return each_vector<C>([&](int) GNNLAB_LAMBDA { return typename Lanes<C>::Vector{} + value; });
 }
 template <typename C>
 GNNLAB_ALWAYS Lanes<C> operator+(const Lanes<C>& a, const Lanes<C>& b) {
-  return each_vector<C>([&](int q) { return a.v[q] + b.v[q]; });
+  return each_vector<C>([&](int q) GNNLAB_LAMBDA { return a.v[q] + b.v[q]; });
 }
 template <typename C>
 GNNLAB_ALWAYS Lanes<C> operator-(const Lanes<C>& a, const Lanes<C>& b) {
-  return each_vector<C>([&](int q) { return a.v[q] - b.v[q]; });
+  return each_vector<C>([&](int q) GNNLAB_LAMBDA { return a.v[q] - b.v[q]; });
 }
 template <typename C>
 GNNLAB_ALWAYS Lanes<C> operator*(const Lanes<C>& a, const Lanes<C>& b) {
-  return each_vector<C>([&](int q) { return a.v[q] * b.v[q]; });
+  return each_vector<C>([&](int q) GNNLAB_LAMBDA { return a.v[q] * b.v[q]; });
 }
 template <typename C>
 GNNLAB_ALWAYS Lanes<C> operator/(const Lanes<C>& a, const Lanes<C>& b) {
-  return each_vector<C>([&](int q) { return a.v[q] / b.v[q]; });
+  return each_vector<C>([&](int q) GNNLAB_LAMBDA { return a.v[q] / b.v[q]; });
 }
 // a where it is larger; b where a is NaN.
 template <typename C>
 GNNLAB_ALWAYS Lanes<C> larger(const Lanes<C>& a, const Lanes<C>& b) {
-  return each_vector<C>([&](int q) { return a.v[q] > b.v[q] ? a.v[q] : b.v[q]; });
+  return each_vector<C>([&](int q) GNNLAB_LAMBDA { return a.v[q] > b.v[q] ? a.v[q] : b.v[q]; });
 }
 // x above 0, else slope * x.
 template <typename C>
 GNNLAB_ALWAYS Lanes<C> leaky(const Lanes<C>& x, C slope) {
-  return each_vector<C>([&](int q) { return x.v[q] > 0 ? x.v[q] : x.v[q] * slope; });
+  return each_vector<C>([&](int q) GNNLAB_LAMBDA { return x.v[q] > 0 ? x.v[q] : x.v[q] * slope; });
 }
 // Its derivative times g.
 template <typename C>
 GNNLAB_ALWAYS Lanes<C> leaky_slope(const Lanes<C>& x, const Lanes<C>& g, C slope) {
-  return each_vector<C>([&](int q) { return x.v[q] > 0 ? g.v[q] : g.v[q] * slope; });
+  return each_vector<C>([&](int q) GNNLAB_LAMBDA { return x.v[q] > 0 ? g.v[q] : g.v[q] * slope; });
 }
 // 0 instead of -inf: what to subtract from the scores of a row that holds nothing else.
 template <typename C>
 GNNLAB_ALWAYS Lanes<C> shift_of(const Lanes<C>& largest) {
   using V = typename Lanes<C>::Vector;
   return each_vector<C>(
-      [&](int q) { return largest.v[q] == V{} - static_cast<C>(__builtin_inf()) ? V{} : largest.v[q]; });
+      [&](int q) GNNLAB_LAMBDA { return largest.v[q] == V{} - static_cast<C>(__builtin_inf()) ? V{} : largest.v[q]; });
 }
 
 template <typename S, typename C = Compute<S>>
 GNNLAB_ALWAYS Lanes<C> load_lanes(const S* p) {
   constexpr int N = Lanes<C>::kNative;
-  return each_vector<C>([&](int q) { return load<S, N>(p + q * N); });
+  return each_vector<C>([&](int q) GNNLAB_LAMBDA { return load<S, N>(p + q * N); });
 }
 template <typename S, typename C = Compute<S>>
 GNNLAB_ALWAYS void store_lanes(S* p, const Lanes<C>& a) {
@@ -131,7 +132,7 @@ GNNLAB_ALWAYS Lanes<C> first_lanes(const Lanes<C>& a, C rest, int64_t n) {
   using I = Vec<Int<C>, Lanes<C>::kNative>;
   I place;
   for (int i = 0; i < Lanes<C>::kNative; ++i) place[i] = i;
-  return each_vector<C>([&](int q) {
+  return each_vector<C>([&](int q) GNNLAB_LAMBDA {
     const I left = I{} + static_cast<Int<C>>(n - q * Lanes<C>::kNative);
     return place < left ? a.v[q] : typename Lanes<C>::Vector{} + rest;
   });
@@ -149,9 +150,9 @@ GNNLAB_ALWAYS Vec<C, N> swapped(const Vec<C, N>& v, std::integer_sequence<int, I
 template <int STEP, typename C>
 GNNLAB_ALWAYS Lanes<C> swap_lanes(const Lanes<C>& a) {
   constexpr int N = Lanes<C>::kNative;
-  if constexpr (STEP >= N) return each_vector<C>([&](int q) { return a.v[q ^ (STEP / N)]; });
+  if constexpr (STEP >= N) return each_vector<C>([&](int q) GNNLAB_LAMBDA { return a.v[q ^ (STEP / N)]; });
   else
-    return each_vector<C>([&](int q) {
+    return each_vector<C>([&](int q) GNNLAB_LAMBDA {
       return swapped<STEP, C, N>(a.v[q], std::make_integer_sequence<int, N>{});
     });
 }
@@ -168,11 +169,11 @@ GNNLAB_ALWAYS Lanes<C> fold(Lanes<C> a, int64_t period, const F& combine) {
 }
 template <typename C>
 GNNLAB_ALWAYS Lanes<C> fold_sum(const Lanes<C>& a, int64_t period) {
-  return fold(a, period, [](const Lanes<C>& x, const Lanes<C>& y) { return x + y; });
+  return fold(a, period, [](const Lanes<C>& x, const Lanes<C>& y) GNNLAB_LAMBDA { return x + y; });
 }
 template <typename C>
 GNNLAB_ALWAYS Lanes<C> fold_max(const Lanes<C>& a, int64_t period) {
-  return fold(a, period, [](const Lanes<C>& x, const Lanes<C>& y) { return larger(x, y); });
+  return fold(a, period, [](const Lanes<C>& x, const Lanes<C>& y) GNNLAB_LAMBDA { return larger(x, y); });
 }
 
 // exp(x) = 2^n exp(r), |r| <= ln 2 / 2; n ln 2 is subtracted in two parts, 2^n multiplied in two.
@@ -219,7 +220,7 @@ GNNLAB_ALWAYS Vec<double, N> exp_vector(Vec<double, N> x) {
 template <typename C>
 GNNLAB_ALWAYS Lanes<C> exp_lanes(const Lanes<C>& a) {
   constexpr int N = Lanes<C>::kNative;
-  return each_vector<C>([&](int q) { return exp_vector<N>(a.v[q]); });
+  return each_vector<C>([&](int q) GNNLAB_LAMBDA { return exp_vector<N>(a.v[q]); });
 }
 
 // Heads per row of a score buffer: a power of two below one Lanes, else whole Lanes.

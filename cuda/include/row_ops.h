@@ -31,7 +31,7 @@ RowOps<S> row_ops(int index_bytes, Dims* dims);
 template <class Shape, typename S, typename C>
 GNNLAB_ALWAYS void write_sums(const Shape& shape, const typename Shape::Sums& sums, const C* factor,
                               S* out) {
-  shape.each([&](int pack, int64_t at, int count, int64_t head) {
+  shape.each([&](int pack, int64_t at, int count, int64_t head) GNNLAB_LAMBDA {
     Lanes<C> x = sums.get(pack);
     if (factor) x = x * shape.weight(factor, pack, head);
     store_some(out + at, x, count);
@@ -40,7 +40,7 @@ GNNLAB_ALWAYS void write_sums(const Shape& shape, const typename Shape::Sums& su
 // Keeps the sums of a block in its slot.
 template <class Shape, typename C>
 GNNLAB_ALWAYS void keep_sums(const Shape& shape, const typename Shape::Sums& sums, C* slot) {
-  shape.each([&](int pack, int64_t, int, int64_t) {
+  shape.each([&](int pack, int64_t, int, int64_t) GNNLAB_LAMBDA {
     store_lanes(slot + pack * Lanes<C>::kCount, sums.get(pack));
   });
 }

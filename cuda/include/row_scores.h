@@ -52,13 +52,13 @@ template <typename S, typename I>
 void collect(const I* perm, const S* src, int64_t begin, int64_t end, int64_t heads, int64_t padded,
              Compute<S>* buffer) {
   using C = Compute<S>;
-  with_heads(heads, [&](auto h_of) {
+  with_heads(heads, [&](auto h_of) GNNLAB_LAMBDA {
     constexpr int H = decltype(h_of)::value;
     const int64_t step = H ? H : padded;
     for (int64_t k = begin; k < end; ++k) {
       const S* from = src + listed(perm, k) * heads;
       C* to = buffer + (k - begin) * step;
-      over_heads<C, H>(heads, [&](auto n, int64_t h) {
+      over_heads<C, H>(heads, [&](auto n, int64_t h) GNNLAB_LAMBDA {
         store<C, decltype(n)::value>(to + h, load<S, decltype(n)::value>(from + h));
       });
       if constexpr (H == 0)
@@ -72,13 +72,13 @@ template <typename S, typename I>
 void deliver(const I* perm, const Compute<S>* buffer, int64_t begin, int64_t end, int64_t heads,
              int64_t padded, S* out) {
   using C = Compute<S>;
-  with_heads(heads, [&](auto h_of) {
+  with_heads(heads, [&](auto h_of) GNNLAB_LAMBDA {
     constexpr int H = decltype(h_of)::value;
     const int64_t step = H ? H : padded;
     for (int64_t k = begin; k < end; ++k) {
       const C* from = buffer + (k - begin) * step;
       S* to = out + listed(perm, k) * heads;
-      over_heads<C, H>(heads, [&](auto n, int64_t h) {
+      over_heads<C, H>(heads, [&](auto n, int64_t h) GNNLAB_LAMBDA {
         store<S, decltype(n)::value>(to + h, load<C, decltype(n)::value>(from + h));
       });
     }
@@ -132,28 +132,28 @@ GNNLAB_ALWAYS void softmax_row(const C* s, int64_t n, int64_t padded, const Scor
     return;
   }
   Lanes<C> top, shift, sum;
-  along_row<C>(n, padded, [&](int64_t) { top = same(none); },
-               [&](int64_t at, int64_t left) {
+  along_row<C>(n, padded, [&](int64_t) GNNLAB_LAMBDA { top = same(none); },
+               [&](int64_t at, int64_t left) GNNLAB_LAMBDA {
                  top = larger(first_lanes(score(load_lanes(s + at)), none, left), top);
                },
-               [&](int64_t h) { store_lanes(largest + h, fold_max(top, padded)); });
+               [&](int64_t h) GNNLAB_LAMBDA { store_lanes(largest + h, fold_max(top, padded)); });
   along_row<C>(n, padded,
-               [&](int64_t h) {
+               [&](int64_t h) GNNLAB_LAMBDA {
                  top = load_lanes(largest + h);
                  shift = shift_of(top);
                  sum = same(C{0});
                },
-               [&](int64_t at, int64_t left) {
+               [&](int64_t at, int64_t left) GNNLAB_LAMBDA {
                  const Lanes<C> e =
                      exp_lanes(first_lanes(score(load_lanes(s + at)), none, left) - shift);
                  sum = sum + e;
                  store_lanes(p + at, e);
                },
-               [&](int64_t h) { store_lanes(total + h, fold_sum(sum, padded)); });
+               [&](int64_t h) GNNLAB_LAMBDA { store_lanes(total + h, fold_sum(sum, padded)); });
   if (!NORMAL) return;
-  along_row<C>(n, padded, [&](int64_t h) { sum = same(C{1}) / load_lanes(total + h); },
-               [&](int64_t at, int64_t) { store_lanes(p + at, load_lanes(p + at) * sum); },
-               [](int64_t) {});
+  along_row<C>(n, padded, [&](int64_t h) GNNLAB_LAMBDA { sum = same(C{1}) / load_lanes(total + h); },
+               [&](int64_t at, int64_t) GNNLAB_LAMBDA { store_lanes(p + at, load_lanes(p + at) * sum); },
+               [](int64_t) GNNLAB_LAMBDA {});
 }
 
 // softmax_row for the rows of a chunk. An empty row has largest 0 and total 0.
@@ -180,7 +180,7 @@ template <typename C, class Scale>
 void join_statistics(const gnnlab_rows& rows, int64_t padded, C* stats, const Scale& scale) {
   constexpr int N = Lanes<C>::kNative;
   int64_t first_slot = 0;
-  const auto power = [](C x) {
+  const auto power = [](C x) GNNLAB_LAMBDA {
     Vec<C, N> v = Vec<C, N>{} + x;
     return exp_vector<N>(v)[0];
   };
