@@ -264,6 +264,8 @@ def test_benchmark_page_and_readme_are_what_the_results_give(tmp_path):
     page = write_page(DOCS / "results", tmp_path / "docs" / "benchmarks.md")
     hint = "run `gnnlab bench docs` and commit what it wrote"
     assert page.read_text("utf-8") == (DOCS / "benchmarks.md").read_text("utf-8"), hint
+    for image in (tmp_path / "docs" / "images").glob("*"):
+        assert image.read_bytes() == (DOCS / "images" / image.name).read_bytes(), hint
     assert (tmp_path / "README.md").read_text("utf-8") == (ROOT / "README.md").read_text("utf-8"), (
         hint
     )
@@ -282,6 +284,45 @@ def test_page_without_results_says_so(tmp_path):
     page = write_page(tmp_path, tmp_path / "docs" / "page.md")
     assert "no results yet" in page.read_text("utf-8")
     assert readme_table(read_results(tmp_path)) == ""
+
+
+def test_page_shows_operators(tmp_path):
+    import json
+
+    from gnnlab.bench import ops
+    from gnnlab.experiment import environment
+
+    speeds = {"copy": 12.0, "triad": 13.0, "read": 14.0}
+    row = {"op": "gather", "graph": "b mesh", "width": "64", "ms": 1.5, "gb_s": 10.0}
+    peers = {"index_select": 3.0, "numpy.take": 4.0}
+    result = {
+        "kind": "ops",
+        "command": "gnnlab bench ops",
+        "environment": environment(),
+        "machine": {
+            "isa": "v3",
+            "backend": "cpu",
+            "threads": 1,
+            "clock": "CPU time",
+            "gb_s": speeds,
+            "versions": {"dgl": "1.1.3"},
+        },
+        "skipped": {"pyg": "torch-geometric is not installed"},
+        "errors": {"liar, gather 64 on b mesh": "another result"},
+        "overhead": [{"call": "spmm", "us": 4.0, "target": 4.5}],
+        "scaling": None,
+        "rows": [{**row, "of_triad": 0.8, "peers": peers, "best": "index_select", "ratio": 2.0}],
+    }
+    assert "gather    2.00   b mesh    2.00  1 / 1.3  hit" in ops.table(result)
+    ops.write(tmp_path / "ops.json", json.loads(json.dumps(result)))
+    text = write_page(tmp_path, tmp_path / "docs" / "page.md").read_text("utf-8")
+    assert "| gather | 2.00 | b mesh | 2.00 | 1 / 1.3 | hit |" in text
+    assert "| gather | 64 | 1.500 | 10.0 | 0.80 | index_select | 3.000 | 2.00 | - | - |" in text
+    assert "copies 12.0 GB/s" in text
+    assert "call on 4 nodes, spmm: 4.00 us, target 4.5: hit" in text
+    assert "- pyg: torch-geometric is not installed" in text
+    assert "- liar, gather 64 on b mesh: another result" in text
+    assert (tmp_path / "docs" / "images" / "ops.svg").is_file()
 
 
 def test_changelog_has_the_version_of_the_project():

@@ -14,7 +14,16 @@ from typing import Any
 
 import torch
 
-__all__ = ["Call", "Times", "bandwidth", "measure", "peak_memory", "per_call", "version"]
+__all__ = [
+    "Call",
+    "Times",
+    "bandwidth",
+    "clock_of",
+    "measure",
+    "peak_memory",
+    "per_call",
+    "version",
+]
 
 
 @dataclass(frozen=True)
@@ -28,10 +37,13 @@ class Call:
     finish: Callable[[Any], Any] | None = None
     """Not timed: brings a result into the form of ours before it is compared."""
 
-    def once(self) -> Any:
-        """Runs all three parts."""
-        result = self.run() if self.before is None else self.run(self.before())
-        return result if self.finish is None else self.finish(result)
+    def timed(self, clock: Callable[[], float]) -> tuple[Any, float]:
+        """Runs all three parts; returns the result and the milliseconds of the timed part."""
+        given = () if self.before is None else (self.before(),)
+        start = clock()
+        result = self.run(*given)
+        taken = (clock() - start) * 1e3
+        return (result if self.finish is None else self.finish(result)), taken
 
 
 @dataclass(frozen=True)
@@ -42,18 +54,27 @@ class Times:
     least: float
 
 
+def clock_of(wall: bool) -> Callable[[], float]:
+    """Returns the clock for several threads (wall time), or the CPU time of this one."""
+    return time.perf_counter if wall else time.thread_time
+
+
 def measure(
-    calls: Mapping[str, Call], *, wall: bool, repeats: int = 7, few: int = 3
+    calls: Mapping[str, Call], first: Mapping[str, float], *, wall: bool, repeats: int = 7
 ) -> dict[str, Times]:
     """Times all calls in turn. The first call is ours; those far behind take fewer turns.
 
+    Every call takes one turn; one that is twice as slow as the two fastest takes a second, and
+    only calls within that take all. Slowness is judged anew at every turn by the fastest run so
+    far, since a library may prepare things in its first.
+
     Args:
         calls: by name.
+        first: milliseconds of a first run of each, which does not count.
         wall: wall time (several threads) instead of this thread's CPU time.
         repeats: turns; at least three times as many for calls under 1 ms.
-        few: turns of calls that took three times as long as the two fastest at the first turn.
     """
-    clock = time.perf_counter if wall else time.thread_time
+    clock = clock_of(wall)
 
     def sample(call: Call) -> float:
         given = () if call.before is None else (call.before(),)
@@ -61,18 +82,17 @@ def measure(
         call.run(*given)
         return (clock() - start) * 1e3
 
-    taken: dict[str, list[float]] = {}
-    first = {name: sample(call) for name, call in calls.items()}
-    ranked = sorted(first.values())
-    limit = 3 * ranked[min(1, len(ranked) - 1)]
     ours = next(iter(calls))
-    for name, guess in first.items():
-        taken[name] = [guess] if guess > limit and name != ours else []
-    turns = repeats if ranked[0] >= 1 else 3 * repeats
+    best = dict(first)
+    turns = repeats if min(best.values()) >= 1 else 3 * repeats
+    taken: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(turns):
+        pace = sorted(best.values())[:2][-1]
         for name, call in calls.items():
-            if turn < few or first[name] <= limit or name == ours:
+            slowness = best[name] / pace
+            if turn == 0 or name == ours or slowness <= 2 or (turn == 1 and slowness <= 8):
                 taken[name].append(sample(call))
+                best[name] = min(best[name], taken[name][-1])
     return {name: Times(statistics.median(t), min(t)) for name, t in taken.items()}
 
 
@@ -100,7 +120,7 @@ def bandwidth(quick: bool, wall: bool) -> dict[str, float]:
         "triad": (12, lambda: torch.add(b, c, alpha=3.0, out=a)),
         "read": (4, b.sum),
     }
-    clock = time.perf_counter if wall else time.thread_time
+    clock = clock_of(wall)
     best = dict.fromkeys(jobs, float("inf"))
     for _ in range(5):
         for name, (_, run) in jobs.items():

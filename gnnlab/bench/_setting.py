@@ -128,20 +128,20 @@ class Setting:
 
     def terms(self, x: Tensor, columns: np.ndarray, weight: Tensor | None = None) -> np.ndarray:
         """Returns w x[src] in float64, in sorted order, for some columns of x (N, F)."""
-        values = x.double().numpy()[:, columns][self.col.numpy()]
+        values: np.ndarray = x.double().numpy()[:, columns][self.col.numpy()]
         if weight is not None:
             share = weight.double().numpy()[self.perm.numpy()]
             values = values * share.reshape(len(share), -1)
-        return np.asarray(values)
+        return values
 
     def softmax(self, logits: Tensor) -> np.ndarray:
         """Returns the softmax of logits (E, H) over the edges of each destination, as given."""
         rows, perm = self.rows.numpy(), self.perm.numpy()
         values = logits.double().numpy()[perm]
         values = np.exp(values - self.reduce(values, "max")[rows])
-        out = np.empty_like(values)
+        out: np.ndarray = np.empty_like(values)
         out[perm] = values / self.reduce(values)[rows]
-        return np.asarray(out)
+        return out
 
     def max_gradient(self, x: Tensor, grad: Tensor, columns: np.ndarray) -> np.ndarray:
         """Returns the gradient of x of the maximum: all of it goes to the first largest edge."""
