@@ -390,6 +390,13 @@ int backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t, const Attention
   const Backward<S, I> all{*rows, *rows_t, job, dims, ops, static_cast<const S*>(grad),
                            static_cast<const S*>(out), static_cast<const C*>(largest),
                            static_cast<const C*>(total), to, nodes.data};
+  const int64_t bytes = job.row_items() * sizeof(S);
+  const int64_t edge_bytes = job.kind == Kind::gatv2 ? bytes : job.heads * sizeof(S);
+  if (to.values) advise_huge_pages(to.values, rows_t->num_rows * bytes);
+  if (to.edge) advise_huge_pages(to.edge, rows->num_edges * edge_bytes);
+  if (job.kind != Kind::gat && to.target) advise_huge_pages(to.target, rows->num_rows * bytes);
+  if (to.source && job.kind == Kind::attention)
+    advise_huge_pages(to.source, rows_t->num_rows * bytes);
   const int status = all.targets(threads);
   return status == GNNLAB_OK ? all.sources(threads) : status;
 }

@@ -27,6 +27,7 @@ int dot(const gnnlab_rows& rows, const S* a, int64_t lda, const S* b, int64_t ld
   const int64_t each = chunk_room(rows) * dims.padded + Lanes<C>::kCount;
   Scratch<C> work(team * each);
   if (!work.data) return no_memory();
+  advise_huge_pages(out, rows.num_edges * heads * sizeof(S));
   on_threads(rows, team, [&](int t, Cut from, Cut to) {
     C* g = work.data + t * each;
     return walk(rows, from, to, kChunkEdges, [&](const Chunk& c) {
@@ -52,6 +53,7 @@ int items(const gnnlab_rows& rows, const S* a, int64_t lda, const S* b, int64_t 
   const int team = useful_threads(threads, (rows.num_edges + rows.num_rows) * max2<int64_t>(size, 1));
   const I* col = static_cast<const I*>(rows.col);
   const I* perm = static_cast<const I*>(rows.perm);
+  advise_huge_pages(out, rows.num_edges * size * sizeof(S));
   on_threads(rows, team, [&](int, Cut from, Cut to) {
     return walk(rows, from, to, kChunkEdges, [&](const Chunk& c) {
       for (int64_t row = c.first; row < c.last; ++row) {
@@ -118,6 +120,8 @@ int spmm_backward_of(const gnnlab_rows& rows, const void* grad_, int64_t ldg, co
   const int64_t room = chunk_room(rows) * dims.padded + L, each = 2 * room + dims.packs * L;
   Scratch<C> work(team * each), slots(num_slots(rows) * dims.packs * L);
   if (!work.data || !slots.data) return no_memory();
+  advise_huge_pages(gx, rows.num_rows * row_items * sizeof(S));
+  if (gweight) advise_huge_pages(gweight, rows.num_edges * heads * sizeof(S));
   const bool any_long = on_threads(rows, team, [&](int t, Cut from, Cut to) {
     C *p = work.data + t * each, *g = p + room, *sum = g + room;
     return walk(rows, from, to, kChunkEdges, [&](const Chunk& c) {

@@ -174,6 +174,7 @@ struct Softmax {
 
   int run(int threads) const {
     if (rows.num_rows == 0 || heads == 0) return GNNLAB_OK;
+    if (kind != GNNLAB_LOGSUMEXP) advise_huge_pages(out, rows.num_edges * heads * sizeof(S));
     const int team = useful_threads(threads, 4 * (rows.num_edges + rows.num_rows) * heads);
     const int64_t each = 3 * room() + 2 * rows_room();
     Scratch<C> work(team * each), stats(num_slots(rows) * 2 * padded);

@@ -7,6 +7,7 @@
 // done the slots are combined in order. So results do not depend on where threads take over.
 #pragma once
 
+#include "pages.h"
 #include "parallel.h"
 
 namespace gnnlab::GNNLAB_NS {

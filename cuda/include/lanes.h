@@ -181,7 +181,8 @@ template <int N>
 GNNLAB_ALWAYS Vec<float, N> exp_vector(Vec<float, N> x) {
   using F = Vec<float, N>;
   using I = Vec<int32_t, N>;
-  x = x < -104.0f ? F{} - 104.0f : x;
+  const I none = x < -104.0f;  // an underflow costs a hundred cycles: -inf must not cause one
+  x = none ? F{} : x;
   x = x > 89.0f ? F{} + 89.0f : x;
   const F magic = F{} + 12582912.0f;  // 1.5 * 2^23: leaves the nearest integer in the low bits
   const F shifted = x * 1.44269504f + magic;
@@ -194,14 +195,16 @@ GNNLAB_ALWAYS Vec<float, N> exp_vector(Vec<float, N> x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   const I k = bits_as<I>(shifted) - bits_as<int32_t>(12582912.0f), half = k >> 1;
-  return p * bits_as<F>(static_cast<I>((half + 127) << 23)) *
-         bits_as<F>(static_cast<I>((k - half + 127) << 23));
+  p = p * bits_as<F>(static_cast<I>((half + 127) << 23)) *
+      bits_as<F>(static_cast<I>((k - half + 127) << 23));
+  return none ? F{} : p;
 }
 template <int N>
 GNNLAB_ALWAYS Vec<double, N> exp_vector(Vec<double, N> x) {
   using F = Vec<double, N>;
   using I = Vec<int64_t, N>;
-  x = x < -746.0 ? F{} - 746.0 : x;
+  const I none = x < -746.0;
+  x = none ? F{} : x;
   x = x > 710.0 ? F{} + 710.0 : x;
   const F magic = F{} + 6755399441055744.0;  // 1.5 * 2^52
   const F shifted = x * 1.4426950408889634 + magic;
@@ -214,8 +217,9 @@ GNNLAB_ALWAYS Vec<double, N> exp_vector(Vec<double, N> x) {
   for (double c : kInverse) p = p * r + c;
   p = p * (r * r) + r + 1.0;
   const I k = bits_as<I>(shifted) - bits_as<int64_t>(6755399441055744.0), half = k >> 1;
-  return p * bits_as<F>(static_cast<I>((half + 1023) << 52)) *
-         bits_as<F>(static_cast<I>((k - half + 1023) << 52));
+  p = p * bits_as<F>(static_cast<I>((half + 1023) << 52)) *
+      bits_as<F>(static_cast<I>((k - half + 1023) << 52));
+  return none ? F{} : p;
 }
 template <typename C>
 GNNLAB_ALWAYS Lanes<C> exp_lanes(const Lanes<C>& a) {

@@ -96,6 +96,13 @@ GNNLAB_ALWAYS Lanes<C> periodic(const C* row, int64_t padded) {
   return load_lanes(filled);
 }
 
+// 1 / a, where all lanes are equal if P is 1.
+template <int P, typename C>
+GNNLAB_ALWAYS Lanes<C> inverse(const Lanes<C>& a) {
+  if constexpr (P == 1) return same(C{1} / a.v[0][0]);
+  else return same(C{1}) / a;
+}
+
 // Walks the Lanes of a row of n places: use(offset of the Lanes, lanes in use), per column of heads
 // begin(first head) and end(first head).
 template <typename C, class Begin, class Use, class End>
@@ -115,20 +122,21 @@ GNNLAB_ALWAYS void along_row(int64_t n, int64_t padded, const Begin& begin, cons
 }
 
 // p = exp(score - largest) for one row of n > 0 places, largest and total (padded each); NORMAL
-// divides by total. `score` turns what lies in the buffer into a score.
-template <bool NORMAL, typename C, class Score>
-GNNLAB_ALWAYS void softmax_row(const C* s, int64_t n, int64_t padded, const Score& score, C* p,
+// divides by total. `score` turns what lies in the buffer into a score. P is `padded`, or 0: any.
+template <bool NORMAL, int P, typename C, class Score>
+GNNLAB_ALWAYS void softmax_row(const C* s, int64_t n, int64_t any_padded, const Score& score, C* p,
                                C* largest, C* total) {
   constexpr int64_t L = Lanes<C>::kCount;
+  const int64_t padded = P ? P : any_padded;
   const C none = -static_cast<C>(__builtin_inf());
-  if (n * padded <= L) {
+  if (P && n * padded <= L) {
     const Lanes<C> x = first_lanes(score(load_lanes(s)), none, n * padded);
     const Lanes<C> top = fold_max(x, padded);
     const Lanes<C> e = exp_lanes(x - shift_of(top));
     const Lanes<C> sum = fold_sum(e, padded);
     store_lanes(largest, top);
     store_lanes(total, sum);
-    store_lanes(p, NORMAL ? e * (same(C{1}) / sum) : e);
+    store_lanes(p, NORMAL ? e * inverse<P>(sum) : e);
     return;
   }
   Lanes<C> top, shift, sum;
@@ -151,7 +159,7 @@ GNNLAB_ALWAYS void softmax_row(const C* s, int64_t n, int64_t padded, const Scor
                },
                [&](int64_t h) GNNLAB_LAMBDA { store_lanes(total + h, fold_sum(sum, padded)); });
   if (!NORMAL) return;
-  along_row<C>(n, padded, [&](int64_t h) GNNLAB_LAMBDA { sum = same(C{1}) / load_lanes(total + h); },
+  along_row<C>(n, padded, [&](int64_t h) GNNLAB_LAMBDA { sum = inverse<P>(load_lanes(total + h)); },
                [&](int64_t at, int64_t) GNNLAB_LAMBDA { store_lanes(p + at, load_lanes(p + at) * sum); },
                [](int64_t) GNNLAB_LAMBDA {});
 }
@@ -160,17 +168,21 @@ GNNLAB_ALWAYS void softmax_row(const C* s, int64_t n, int64_t padded, const Scor
 template <bool NORMAL, typename C, class Score>
 void softmax_rows(const gnnlab_rows& rows, const Chunk& c, const C* s, int64_t padded,
                   const Score& score, C* p, C* largest, C* total) {
-  for (int64_t row = c.first; row < c.last; ++row) {
-    const int64_t begin = row_begin(rows, c, row), n = row_end(rows, c, row) - begin;
-    C* top = largest + (row - c.first) * padded;
-    C* sum = total + (row - c.first) * padded;
-    if (n > 0) {
-      const int64_t at = (begin - c.begin) * padded;
-      softmax_row<NORMAL>(s + at, n, padded, score, p + at, top, sum);
-    } else {
-      for (int64_t h = 0; h < padded; ++h) top[h] = sum[h] = 0;
+  with_heads(padded <= Lanes<C>::kCount ? padded : 0, [&](auto h_of) GNNLAB_LAMBDA {
+    constexpr int P = decltype(h_of)::value;
+    const int64_t step = P ? P : padded;
+    for (int64_t row = c.first; row < c.last; ++row) {
+      const int64_t begin = row_begin(rows, c, row), n = row_end(rows, c, row) - begin;
+      C* top = largest + (row - c.first) * step;
+      C* sum = total + (row - c.first) * step;
+      if (n > 0) {
+        const int64_t at = (begin - c.begin) * step;
+        softmax_row<NORMAL, P>(s + at, n, padded, score, p + at, top, sum);
+      } else {
+        for (int64_t h = 0; h < padded; ++h) top[h] = sum[h] = 0;
+      }
     }
-  }
+  });
 }
 
 // Joins the statistics of the blocks of a long row: `stats` of a slot is largest, then total.
