@@ -207,7 +207,7 @@ struct Backward {
     C* slot = c.slot < 0 ? nullptr : slots + c.slot * max2(row_size(), padded);
     scores<S, I>(job, dims, ops, rows, c, false, b.s);
     probabilities(c, b, stat);
-    ops.dots(dims, rows, c, grad, ld, job.values, ld, b.g);
+    ops.dots(dims, rows, c, grad, ld, job.values, ld, b.g, nullptr, c.begin);
     drop<S, I>(job, dims, rows, c, b.g);
     if (job.kind == Kind::gat) {
       score_gradients(c, b, stat, to.target, slot);
@@ -235,7 +235,7 @@ struct Backward {
       constexpr int H = decltype(h_of)::value;
       const int64_t step = H ? H : padded;
       for (int64_t k = c.begin; k < c.end; ++k) {
-        const C* from = nodes + listed(col, k) * 3 * step;
+        const C* from = nodes + one_by_one(listed(col, k)) * 3 * step;
         const int64_t at = (k - c.begin) * step;
         over_heads<C, H>(step, [&](auto n, int64_t h) GNNLAB_LAMBDA {
           constexpr int N = decltype(n)::value;
@@ -288,7 +288,7 @@ struct Backward {
     }
     if (job.kind != Kind::gatv2 && to.values)
       ops.both(dims, rows_t, c, job.values, ld, kept, grad, ld, b.g, to.values, ld, slot, b.work);
-    else ops.dots(dims, rows_t, c, job.values, ld, grad, ld, b.g);
+    else ops.dots(dims, rows_t, c, job.values, ld, grad, ld, b.g, nullptr, c.begin);
     drop<S, I>(job, dims, rows_t, c, b.g);
     if (job.kind == Kind::gat) {
       edge_gradients(c, b, b.p, to.source, source_slot);

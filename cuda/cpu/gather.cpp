@@ -29,6 +29,28 @@ struct GatherArgs {
 
 constexpr int64_t kStreamBytes = int64_t{16} << 20;  // outputs from here on would flush the caches
 
+// Copies one row of BYTES (a multiple of 64) past the caches: `to` is aligned to 64 bytes.
+template <int BYTES>
+inline __attribute__((always_inline)) void stream_row([[maybe_unused]] char* to, [[maybe_unused]] const char* from) {
+#if defined(__AVX512F__)
+#pragma GCC unroll 16
+  for (int b = 0; b < BYTES; b += 64)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to + b), _mm512_loadu_si512(from + b));
+#elif defined(__AVX__)
+#pragma GCC unroll 32
+  for (int b = 0; b < BYTES; b += 32)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to + b),
+                        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + b)));
+#elif defined(__SSE2__)
+#pragma GCC unroll 64
+  for (int b = 0; b < BYTES; b += 16)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + b),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + b)));
+#else
+  __builtin_memcpy(to, from, BYTES);
+#endif
+}
+
 // Copies rows [begin, end); returns the place of the first bad index, or `none`. STREAM: rows are a
 // multiple of 64 bytes, out is aligned, and nobody will read out from the cache.
 template <typename K, int BYTES, bool STREAM>

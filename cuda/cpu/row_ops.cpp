@@ -13,8 +13,9 @@ namespace {
 
 template <typename S, typename I, class Shape>
 void dots(const Dims& dims, const gnnlab_rows& rows, const Chunk& c, const S* a, int64_t lda,
-          const S* b, int64_t ldb, Compute<S>* g) {
+          const S* b, int64_t ldb, Compute<S>* g, const void* perm, int64_t base) {
   const Shape shape(dims);
+  const I* place = static_cast<const I*>(perm);
   const I* col = static_cast<const I*>(rows.col);
   for (int64_t row = c.first; row < c.last; ++row) {
     const typename Shape::template Held<S> own(a + row * lda);
@@ -23,7 +24,7 @@ void dots(const Dims& dims, const gnnlab_rows& rows, const Chunk& c, const S* a,
       const S* other = b + listed(col, k) * ldb;
       shape.dots([&](int pack, int64_t at, int count) GNNLAB_LAMBDA {
         return own.get(pack, at, count) * load_some(other + at, count);
-      }, g + (k - c.begin) * dims.padded);
+      }, g + (listed(place, k) - base) * dims.padded);
     }
   }
 }

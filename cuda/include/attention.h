@@ -52,8 +52,8 @@ void add_scores(const gnnlab_rows& rows, const Chunk& c, int64_t heads, int64_t 
       const S* mine = own + row * heads;
       const int64_t end = row_end(rows, c, row);
       for (int64_t k = row_begin(rows, c, row); k < end; ++k) {
-        const S* from = other + listed(col, k) * heads;
-        const S* extra = edge ? edge + listed(perm, k) * heads : nullptr;
+        const S* from = other + one_by_one(listed(col, k)) * (H ? H : heads);
+        const S* extra = edge ? edge + listed(perm, k) * (H ? H : heads) : nullptr;
         C* to = s + (k - c.begin) * step;
         over_heads<C, H>(heads, [&](auto n, int64_t h) GNNLAB_LAMBDA {
           constexpr int N = decltype(n)::value;
@@ -124,7 +124,7 @@ void scores(const Attention<S>& job, const Dims& dims, const RowOps<S>& ops, con
       gatv2_scores<S, I, typename decltype(tag)::type>(job, dims, rows, c, own, other, s);
     });
   } else {
-    ops.dots(dims, rows, c, own, job.row_items(), other, job.row_items(), s);
+    ops.dots(dims, rows, c, own, job.row_items(), other, job.row_items(), s, nullptr, c.begin);
     scale_scores<S, I>(rows, c, dims, job.scale, job.edge, s);
   }
 }

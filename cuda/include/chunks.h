@@ -107,6 +107,13 @@ void for_each_long(const gnnlab_rows& rows, const Use& use) {
   }
 }
 
+// Keeps the compiler from turning a loop of single reads or writes into gather and scatter
+// instructions: measured on Zen 4, they take two to four times as long.
+inline __attribute__((always_inline)) int64_t one_by_one(int64_t index) {
+  __asm__("" : "+r"(index));
+  return index;
+}
+
 // Index arrays; NULL means place k itself.
 template <typename I>
 inline int64_t listed(const I* at, int64_t k) { return at ? static_cast<int64_t>(at[k]) : k; }

@@ -9,9 +9,9 @@ namespace gnnlab::GNNLAB_NS {
 template <typename S>
 struct RowOps {
   using C = Compute<S>;
-  // g[k, h] = <a[row, h, :], b[col[k], h, :]>, places counted from the chunk's first.
+  // g[perm[k] - base, h] = <a[row, h, :], b[col[k], h, :]>, `padded` numbers a row; perm may be null.
   void (*dots)(const Dims&, const gnnlab_rows&, const Chunk&, const S* a, int64_t lda, const S* b,
-               int64_t ldb, C* g);
+               int64_t ldb, C* g, const void* perm, int64_t base);
   // out[row] = factor[row, h] * sum of p[k, h] * b[col[k]]; for a block the sum goes to `slot`.
   // factor counts rows from the chunk's first; NULL: 1. `work` holds one row of sums.
   void (*sums)(const Dims&, const gnnlab_rows&, const Chunk&, const C* p, const S* b, int64_t ldb,

@@ -13,13 +13,14 @@
 namespace gnnlab::GNNLAB_NS {
 
 struct AsIs {
-  template <typename C>
-  GNNLAB_ALWAYS Lanes<C> operator()(const Lanes<C>& x) const { return x; }
+  template <typename C, int B>
+  GNNLAB_ALWAYS Lanes<C, B> operator()(const Lanes<C, B>& x) const { return x; }
 };
 template <typename C>
 struct Leaky {
   C slope;
-  GNNLAB_ALWAYS Lanes<C> operator()(const Lanes<C>& x) const { return leaky(x, slope); }
+  template <int B>
+  GNNLAB_ALWAYS Lanes<C, B> operator()(const Lanes<C, B>& x) const { return leaky(x, slope); }
 };
 
 // Runs use(std::integral_constant H): H = heads if it is 1, 2, 4, 8 or 16 and fills whole places.
@@ -52,11 +53,18 @@ template <typename S, typename I>
 void collect(const I* perm, const S* src, int64_t begin, int64_t end, int64_t heads, int64_t padded,
              Compute<S>* buffer) {
   using C = Compute<S>;
+  if constexpr (__is_same(S, Compute<S>)) {
+    if (!perm && heads == padded) {
+      const size_t bytes = static_cast<size_t>((end - begin) * heads) * sizeof(S);
+      if (bytes) __builtin_memcpy(buffer, src + begin * heads, bytes);
+      return;
+    }
+  }
   with_heads(heads, [&](auto h_of) GNNLAB_LAMBDA {
     constexpr int H = decltype(h_of)::value;
     const int64_t step = H ? H : padded;
     for (int64_t k = begin; k < end; ++k) {
-      const S* from = src + listed(perm, k) * heads;
+      const S* from = src + one_by_one(listed(perm, k)) * (H ? H : heads);
       C* to = buffer + (k - begin) * step;
       over_heads<C, H>(heads, [&](auto n, int64_t h) GNNLAB_LAMBDA {
         store<C, decltype(n)::value>(to + h, load<S, decltype(n)::value>(from + h));
@@ -72,12 +80,19 @@ template <typename S, typename I>
 void deliver(const I* perm, const Compute<S>* buffer, int64_t begin, int64_t end, int64_t heads,
              int64_t padded, S* out) {
   using C = Compute<S>;
+  if constexpr (__is_same(S, Compute<S>)) {
+    if (!perm && heads == padded) {
+      const size_t bytes = static_cast<size_t>((end - begin) * heads) * sizeof(S);
+      if (bytes) __builtin_memcpy(out + begin * heads, buffer, bytes);
+      return;
+    }
+  }
   with_heads(heads, [&](auto h_of) GNNLAB_LAMBDA {
     constexpr int H = decltype(h_of)::value;
     const int64_t step = H ? H : padded;
     for (int64_t k = begin; k < end; ++k) {
       const C* from = buffer + (k - begin) * step;
-      S* to = out + listed(perm, k) * heads;
+      S* to = out + one_by_one(listed(perm, k)) * (H ? H : heads);
       over_heads<C, H>(heads, [&](auto n, int64_t h) GNNLAB_LAMBDA {
         store<S, decltype(n)::value>(to + h, load<C, decltype(n)::value>(from + h));
       });
@@ -97,10 +112,10 @@ GNNLAB_ALWAYS Lanes<C> periodic(const C* row, int64_t padded) {
 }
 
 // 1 / a, where all lanes are equal if P is 1.
-template <int P, typename C>
-GNNLAB_ALWAYS Lanes<C> inverse(const Lanes<C>& a) {
-  if constexpr (P == 1) return same(C{1} / a.v[0][0]);
-  else return same(C{1}) / a;
+template <int P, typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> inverse(const Lanes<C, B>& a) {
+  if constexpr (P == 1) return same<C, B>(C{1} / a.v[0][0]);
+  else return same<C, B>(C{1}) / a;
 }
 
 // Walks the Lanes of a row of n places: use(offset of the Lanes, lanes in use), per column of heads
@@ -121,6 +136,20 @@ GNNLAB_ALWAYS void along_row(int64_t n, int64_t padded, const Begin& begin, cons
   }
 }
 
+// softmax_row where all places fit into Lanes of B bytes.
+template <bool NORMAL, int P, int B, typename C, class Score>
+GNNLAB_ALWAYS void softmax_short(const C* s, int64_t n, const Score& score, C* p, C* largest,
+                                 C* total) {
+  const C none = -static_cast<C>(__builtin_inf());
+  const Lanes<C, B> x = first_lanes(score(load_lanes<C, B>(s)), none, n * P);
+  const Lanes<C, B> top = fold_max(x, P);
+  const Lanes<C, B> e = exp_lanes(x - shift_of(top));
+  const Lanes<C, B> sum = fold_sum(e, P);
+  store_lanes(largest, top);
+  store_lanes(total, sum);
+  store_lanes(p, NORMAL ? e * inverse<P>(sum) : e);
+}
+
 // p = exp(score - largest) for one row of n > 0 places, largest and total (padded each); NORMAL
 // divides by total. `score` turns what lies in the buffer into a score. P is `padded`, or 0: any.
 template <bool NORMAL, int P, typename C, class Score>
@@ -129,16 +158,10 @@ GNNLAB_ALWAYS void softmax_row(const C* s, int64_t n, int64_t any_padded, const 
   constexpr int64_t L = Lanes<C>::kCount;
   const int64_t padded = P ? P : any_padded;
   const C none = -static_cast<C>(__builtin_inf());
-  if (P && n * padded <= L) {
-    const Lanes<C> x = first_lanes(score(load_lanes(s)), none, n * padded);
-    const Lanes<C> top = fold_max(x, padded);
-    const Lanes<C> e = exp_lanes(x - shift_of(top));
-    const Lanes<C> sum = fold_sum(e, padded);
-    store_lanes(largest, top);
-    store_lanes(total, sum);
-    store_lanes(p, NORMAL ? e * inverse<P>(sum) : e);
-    return;
-  }
+  if (P && 2 * n * padded <= L && 2 * P <= L)
+    return softmax_short<NORMAL, P, 32>(s, n, score, p, largest, total);
+  if (P && n * padded <= L)
+    return softmax_short<NORMAL, P, 64>(s, n, score, p, largest, total);
   Lanes<C> top, shift, sum;
   along_row<C>(n, padded, [&](int64_t) GNNLAB_LAMBDA { top = same(none); },
                [&](int64_t at, int64_t left) GNNLAB_LAMBDA {
