@@ -92,6 +92,7 @@ struct Forward {
     Scratch<C> work(team * each), stats(num_slots(rows) * 2 * dims.padded),
         sums(num_slots(rows) * dims.packs * L);
     if (!work.data || !stats.data || !sums.data) return no_memory();
+    advise_huge_pages(out, rows.num_rows * job.row_items() * sizeof(S));
     const bool any_long = on_threads(rows, team, [&](int t, Cut from, Cut to) {
       Buffers b;
       b.s = work.data + t * each;

@@ -43,7 +43,7 @@ void gatv2_target(const Attention<S>& job, const Dims& dims, const gnnlab_rows& 
       const S* from = job.source + listed(col, k) * ld;
       const int64_t e = listed(perm, k) * ld;
       const C* weight = gs + (k - c.begin) * dims.padded;
-      shape.each([&](int pack, int64_t at, int count, int64_t head) {
+      shape.each([&](int pack, int64_t at, int count, int64_t head) GNNLAB_LAMBDA {
         Lanes<C> t = mine.get(pack, at, count) + load_some(from + at, count);
         if (job.edge) t = t + load_some(job.edge + e + at, count);
         const Lanes<C> w = shape.weight(weight, pack, head);
@@ -56,7 +56,7 @@ void gatv2_target(const Attention<S>& job, const Dims& dims, const gnnlab_rows& 
     if (slot) keep_sums(shape, total, slot);
     else if (to.target)
       write_sums(shape, total, static_cast<const C*>(nullptr), to.target + row * ld);
-    shape.each([&](int pack, int64_t, int, int64_t) {
+    shape.each([&](int pack, int64_t, int, int64_t) GNNLAB_LAMBDA {
       store_lanes(att_sum + pack * L, load_lanes(att_sum + pack * L) + att_row.get(pack));
     });
   }
@@ -83,7 +83,7 @@ void gatv2_source(const Attention<S>& job, const Dims& dims, const gnnlab_rows& 
       const int64_t other = listed(col, k) * ld, e = listed(perm, k) * ld;
       const C* weight = gs + (k - c.begin) * dims.padded;
       const C* share = p + (k - c.begin) * dims.padded;
-      shape.each([&](int pack, int64_t at, int count, int64_t head) {
+      shape.each([&](int pack, int64_t at, int count, int64_t head) GNNLAB_LAMBDA {
         Lanes<C> t = mine.get(pack, at, count) + load_some(job.target + other + at, count);
         if (job.edge) t = t + load_some(job.edge + e + at, count);
         const Lanes<C> w = shape.weight(weight, pack, head) * att.get(pack, at, count);
@@ -135,7 +135,7 @@ struct Backward {
       stat[h] = top == -static_cast<C>(__builtin_inf()) ? C{0} : top;
       stat[padded + h] = empty ? C{0} : 1 / total[row * heads + h];
     }
-    Loose<C>(dims).dots([&](int, int64_t at, int count) {
+    Loose<C>(dims).dots([&](int, int64_t at, int count) GNNLAB_LAMBDA {
       return load_some(g + at, count) * load_some(y + at, count);
     }, stat + 2 * padded);
   }
@@ -150,15 +150,15 @@ struct Backward {
       const C* mine = stat + (row - c.first) * 3 * padded;
       Lanes<C> shift, factor;
       along_row<C>(n, padded,
-                   [&](int64_t h) {
+                   [&](int64_t h) GNNLAB_LAMBDA {
                      shift = periodic(mine + h, padded);
                      factor = periodic(mine + padded + h, padded);
                    },
-                   [&](int64_t at, int64_t) {
+                   [&](int64_t at, int64_t) GNNLAB_LAMBDA {
                      const Lanes<C> x = leaky(load_lanes(b.s + base + at), slope) - shift;
                      store_lanes(b.p + base + at, exp_lanes(x) * factor);
                    },
-                   [](int64_t) {});
+                   [](int64_t) GNNLAB_LAMBDA {});
     }
   }
   // b.d = gradients of the scores, from p, <grad, v> and d by row. Sums of a row go to `sums`.
@@ -171,18 +171,18 @@ struct Backward {
       const C* mine = stat + (row - c.first) * 3 * padded + 2 * padded;
       Lanes<C> d, sum;
       along_row<C>(n, padded,
-                   [&](int64_t h) {
+                   [&](int64_t h) GNNLAB_LAMBDA {
                      d = periodic(mine + h, padded);
                      sum = same(C{0});
                    },
-                   [&](int64_t at, int64_t left) {
+                   [&](int64_t at, int64_t left) GNNLAB_LAMBDA {
                      const int64_t i = base + at;
                      const Lanes<C> g = load_lanes(b.p + i) * (load_lanes(b.g + i) - d);
                      const Lanes<C> gs = leaky_slope(load_lanes(b.s + i), g, slope);
                      sum = sum + first_lanes(gs, C{0}, left);
                      store_lanes(b.d + i, gs);
                    },
-                   [&](int64_t h) { store_lanes(b.work + h, fold_sum(sum, padded)); });
+                   [&](int64_t h) GNNLAB_LAMBDA { store_lanes(b.work + h, fold_sum(sum, padded)); });
       put_sums(row, b.work, sums, slot);
     }
   }
@@ -207,7 +207,7 @@ struct Backward {
     C* slot = c.slot < 0 ? nullptr : slots + c.slot * max2(row_size(), padded);
     scores<S, I>(job, dims, ops, rows, c, false, b.s);
     probabilities(c, b, stat);
-    ops.dots(dims, rows, c, grad, ld, job.values, ld, b.g);
+    ops.dots(dims, rows, c, grad, ld, job.values, ld, b.g, nullptr, c.begin);
     drop<S, I>(job, dims, rows, c, b.g);
     if (job.kind == Kind::gat) {
       score_gradients(c, b, stat, to.target, slot);
@@ -231,13 +231,13 @@ struct Backward {
   void collect_nodes(const Chunk& c, const Buffers& b) const {
     const I* col = static_cast<const I*>(rows_t.col);
     const int64_t padded = dims.padded;
-    with_heads(padded, [&](auto h_of) {
+    with_heads(padded, [&](auto h_of) GNNLAB_LAMBDA {
       constexpr int H = decltype(h_of)::value;
       const int64_t step = H ? H : padded;
       for (int64_t k = c.begin; k < c.end; ++k) {
-        const C* from = nodes + listed(col, k) * 3 * step;
+        const C* from = nodes + one_by_one(listed(col, k)) * 3 * step;
         const int64_t at = (k - c.begin) * step;
-        over_heads<C, H>(step, [&](auto n, int64_t h) {
+        over_heads<C, H>(step, [&](auto n, int64_t h) GNNLAB_LAMBDA {
           constexpr int N = decltype(n)::value;
           store<C, N>(b.shift + at + h, load<C, N>(from + h));
           store<C, N>(b.factor + at + h, load<C, N>(from + step + h));
@@ -259,11 +259,11 @@ struct Backward {
       const int64_t begin = row_begin(rows_t, c, row), places = row_end(rows_t, c, row) - begin;
       const C* g = b.g + (begin - c.begin) * padded;
       Lanes<C> sum;
-      along_row<C>(places, padded, [&](int64_t) { sum = same(C{0}); },
-                   [&](int64_t at, int64_t left) {
+      along_row<C>(places, padded, [&](int64_t) GNNLAB_LAMBDA { sum = same(C{0}); },
+                   [&](int64_t at, int64_t left) GNNLAB_LAMBDA {
                      sum = sum + first_lanes(load_lanes(g + at), C{0}, left);
                    },
-                   [&](int64_t h) { store_lanes(b.work + h, fold_sum(sum, padded)); });
+                   [&](int64_t h) GNNLAB_LAMBDA { store_lanes(b.work + h, fold_sum(sum, padded)); });
       put_sums(row, b.work, sums, slot);
     }
   }
@@ -288,7 +288,7 @@ struct Backward {
     }
     if (job.kind != Kind::gatv2 && to.values)
       ops.both(dims, rows_t, c, job.values, ld, kept, grad, ld, b.g, to.values, ld, slot, b.work);
-    else ops.dots(dims, rows_t, c, job.values, ld, grad, ld, b.g);
+    else ops.dots(dims, rows_t, c, job.values, ld, grad, ld, b.g, nullptr, c.begin);
     drop<S, I>(job, dims, rows_t, c, b.g);
     if (job.kind == Kind::gat) {
       edge_gradients(c, b, b.p, to.source, source_slot);
@@ -390,6 +390,13 @@ int backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t, const Attention
   const Backward<S, I> all{*rows, *rows_t, job, dims, ops, static_cast<const S*>(grad),
                            static_cast<const S*>(out), static_cast<const C*>(largest),
                            static_cast<const C*>(total), to, nodes.data};
+  const int64_t bytes = job.row_items() * sizeof(S);
+  const int64_t edge_bytes = job.kind == Kind::gatv2 ? bytes : job.heads * sizeof(S);
+  if (to.values) advise_huge_pages(to.values, rows_t->num_rows * bytes);
+  if (to.edge) advise_huge_pages(to.edge, rows->num_edges * edge_bytes);
+  if (job.kind != Kind::gat && to.target) advise_huge_pages(to.target, rows->num_rows * bytes);
+  if (to.source && job.kind == Kind::attention)
+    advise_huge_pages(to.source, rows_t->num_rows * bytes);
   const int status = all.targets(threads);
   return status == GNNLAB_OK ? all.sources(threads) : status;
 }

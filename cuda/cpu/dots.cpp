@@ -1,7 +1,7 @@
 // Products per edge: sddmm, and both gradients of the weighted sum in one pass.
 //
-// Algorithm: the dot products of a chunk of edges go to a buffer (include/row_ops.h), then through
-//   perm to the caller's order. spmm_backward reads each gathered gradient once for both results.
+// Algorithm: dot products go straight to the caller's order, of 16-bit items through a buffer
+//   (include/row_ops.h). spmm_backward reads each gathered gradient once for both results.
 //   The other operators of sddmm write whole rows, a op b, item by item.
 // Reads 8 (M + 1) + 4 E (+ 4 E perm) + s E F + s M F bytes; writes s E H (dot) or s E F.
 // Order of sums: include/shapes.h; a row of more than kBlock edges leaves a partial sum per block,
@@ -24,13 +24,23 @@ int dot(const gnnlab_rows& rows, const S* a, int64_t lda, const S* b, int64_t ld
   const RowOps<S> ops = row_ops<S>(rows.index_bytes, &dims);
   const int team =
       useful_threads(threads, (rows.num_edges + rows.num_rows) * max2<int64_t>(heads * width, 1));
+  advise_huge_pages(out, rows.num_edges * heads * sizeof(S));
+  if constexpr (__is_same(S, C)) {  // straight to the caller's edges
+    dims.padded = heads;
+    on_threads(rows, team, [&](int, Cut from, Cut to) {
+      return walk(rows, from, to, kChunkEdges, [&](const Chunk& c) {
+        ops.dots(dims, rows, c, a, lda, b, ldb, out, rows.perm, 0);
+      });
+    });
+    return GNNLAB_OK;
+  }
   const int64_t each = chunk_room(rows) * dims.padded + Lanes<C>::kCount;
   Scratch<C> work(team * each);
   if (!work.data) return no_memory();
   on_threads(rows, team, [&](int t, Cut from, Cut to) {
     C* g = work.data + t * each;
     return walk(rows, from, to, kChunkEdges, [&](const Chunk& c) {
-      ops.dots(dims, rows, c, a, lda, b, ldb, g);
+      ops.dots(dims, rows, c, a, lda, b, ldb, g, nullptr, c.begin);
       deliver(static_cast<const I*>(rows.perm), g, c.begin, c.end, heads, dims.padded, out);
     });
   });
@@ -52,6 +62,7 @@ int items(const gnnlab_rows& rows, const S* a, int64_t lda, const S* b, int64_t 
   const int team = useful_threads(threads, (rows.num_edges + rows.num_rows) * max2<int64_t>(size, 1));
   const I* col = static_cast<const I*>(rows.col);
   const I* perm = static_cast<const I*>(rows.perm);
+  advise_huge_pages(out, rows.num_edges * size * sizeof(S));
   on_threads(rows, team, [&](int, Cut from, Cut to) {
     return walk(rows, from, to, kChunkEdges, [&](const Chunk& c) {
       for (int64_t row = c.first; row < c.last; ++row) {
@@ -118,6 +129,8 @@ int spmm_backward_of(const gnnlab_rows& rows, const void* grad_, int64_t ldg, co
   const int64_t room = chunk_room(rows) * dims.padded + L, each = 2 * room + dims.packs * L;
   Scratch<C> work(team * each), slots(num_slots(rows) * dims.packs * L);
   if (!work.data || !slots.data) return no_memory();
+  advise_huge_pages(gx, rows.num_rows * row_items * sizeof(S));
+  if (gweight) advise_huge_pages(gweight, rows.num_edges * heads * sizeof(S));
   const bool any_long = on_threads(rows, team, [&](int t, Cut from, Cut to) {
     C *p = work.data + t * each, *g = p + room, *sum = g + room;
     return walk(rows, from, to, kChunkEdges, [&](const Chunk& c) {

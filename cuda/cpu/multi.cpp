@@ -125,7 +125,7 @@ int reduce_multi(const gnnlab_rows* rows, const void* x, int64_t ldx, int64_t he
     const Results<S> to{static_cast<S*>(sum), static_cast<S*>(mean), static_cast<S*>(max),
                         static_cast<S*>(min), static_cast<S*>(std)};
     if (rows->col && rows->index_bytes == 4 && !weight)
-      return multi_all(job, Listed<S>{static_cast<const int32_t*>(rows->col)}, to);
+      return multi_all(job, Listed<S>{static_cast<const int32_t*>(rows->col), rows->num_edges - 1}, to);
     return multi_all(job, General<S>{rows->col, rows->perm, static_cast<const S*>(weight), weight_heads,
                                      weight_heads > 1 ? 1 : 0, rows->index_bytes == 8}, to);
   };

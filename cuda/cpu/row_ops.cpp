@@ -13,17 +13,18 @@ namespace {
 
 template <typename S, typename I, class Shape>
 void dots(const Dims& dims, const gnnlab_rows& rows, const Chunk& c, const S* a, int64_t lda,
-          const S* b, int64_t ldb, Compute<S>* g) {
+          const S* b, int64_t ldb, Compute<S>* g, const void* perm, int64_t base) {
   const Shape shape(dims);
+  const I* place = static_cast<const I*>(perm);
   const I* col = static_cast<const I*>(rows.col);
   for (int64_t row = c.first; row < c.last; ++row) {
     const typename Shape::template Held<S> own(a + row * lda);
     const int64_t end = row_end(rows, c, row);
     for (int64_t k = row_begin(rows, c, row); k < end; ++k) {
       const S* other = b + listed(col, k) * ldb;
-      shape.dots([&](int pack, int64_t at, int count) {
+      shape.dots([&](int pack, int64_t at, int count) GNNLAB_LAMBDA {
         return own.get(pack, at, count) * load_some(other + at, count);
-      }, g + (k - c.begin) * dims.padded);
+      }, g + (listed(place, k) - base) * dims.padded);
     }
   }
 }
@@ -41,7 +42,7 @@ void sums(const Dims& dims, const gnnlab_rows& rows, const Chunk& c, const Compu
     for (int64_t k = row_begin(rows, c, row); k < end; ++k) {
       const S* other = b + listed(col, k) * ldb;
       const Compute<S>* weight = p + (k - c.begin) * dims.padded;
-      shape.each([&](int pack, int64_t at, int count, int64_t head) {
+      shape.each([&](int pack, int64_t at, int count, int64_t head) GNNLAB_LAMBDA {
         total.add(pack, load_some(other + at, count) * shape.weight(weight, pack, head));
       });
     }
@@ -66,10 +67,10 @@ void both(const Dims& dims, const gnnlab_rows& rows, const Chunk& c, const S* a,
     for (int64_t k = row_begin(rows, c, row); k < end; ++k) {
       const S* other = b + listed(col, k) * ldb;
       const C* weight = p + (k - c.begin) * dims.padded;
-      shape.each([&](int pack, int64_t at, int count, int64_t head) {
+      shape.each([&](int pack, int64_t at, int count, int64_t head) GNNLAB_LAMBDA {
         total.add(pack, load_some(other + at, count) * shape.weight(weight, pack, head));
       });
-      shape.dots([&](int pack, int64_t at, int count) {
+      shape.dots([&](int pack, int64_t at, int count) GNNLAB_LAMBDA {
         return own.get(pack, at, count) * load_some(other + at, count);
       }, g + (k - c.begin) * dims.padded);
     }
@@ -82,7 +83,7 @@ template <typename S, class Shape>
 void emit(const Dims& dims, const Compute<S>* data, const Compute<S>* factor, S* out) {
   using C = Compute<S>;
   const Shape shape(dims);
-  shape.each([&](int pack, int64_t at, int count, int64_t head) {
+  shape.each([&](int pack, int64_t at, int count, int64_t head) GNNLAB_LAMBDA {
     Lanes<C> x = load_lanes(data + pack * Lanes<C>::kCount);
     if (factor) x = x * shape.weight(factor, pack, head);
     store_some(out + at, x, count);

@@ -27,10 +27,10 @@ int choose_edges(const gnnlab_rows& rows, RowJob<S> job, const S* weight, int64_
     if (!rows.col && !weight) return reduce_all<MODE>(job, InOrder<S>{});
     const int32_t* const col = static_cast<const int32_t*>(rows.col);
     const int32_t* const perm = static_cast<const int32_t*>(rows.perm);
-    if (col && narrow && !weight) return reduce_all<MODE>(job, Listed<S>{col});
+    if (col && narrow && !weight) return reduce_all<MODE>(job, Listed<S>{col, rows.num_edges - 1});
     if constexpr (std::is_floating_point_v<Compute<S>>)
       if (col && narrow)
-        return reduce_all<MODE>(job, Weighted<S>{col, perm, weight, weight_heads, step});
+        return reduce_all<MODE>(job, Weighted<S>{col, rows.num_edges - 1, perm, weight, weight_heads, step});
   }
   return reduce_all<MODE>(job, General<S>{rows.col, rows.perm, weight, weight_heads, step, !narrow});
 }

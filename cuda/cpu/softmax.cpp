@@ -51,29 +51,29 @@ struct Softmax {
     C log_total[64 / sizeof(C)];
     Lanes<C> shift, log_sum;
     along_row<C>(n, padded,
-                 [&](int64_t h) {
+                 [&](int64_t h) GNNLAB_LAMBDA {
                    const int64_t some = min2(L, padded);
                    for (int64_t i = 0; i < some; ++i) log_total[i] = log_of(sum[h + i]);
                    shift = periodic(top + h, padded);
                    log_sum = periodic(log_total, some);
                  },
-                 [&](int64_t at, int64_t) {
+                 [&](int64_t at, int64_t) GNNLAB_LAMBDA {
                    store_lanes(p + at, load_lanes(s + at) - shift - log_sum);
                  },
-                 [](int64_t) {});
+                 [](int64_t) GNNLAB_LAMBDA {});
   }
   // p = exp(s - largest) / total of one row.
   void scale_row(const C* s, int64_t n, const C* top, const C* sum, C* p) const {
     Lanes<C> shift, factor;
     along_row<C>(n, padded,
-                 [&](int64_t h) {
+                 [&](int64_t h) GNNLAB_LAMBDA {
                    shift = shift_of(periodic(top + h, padded));
                    factor = same(C{1}) / periodic(sum + h, padded);
                  },
-                 [&](int64_t at, int64_t) {
+                 [&](int64_t at, int64_t) GNNLAB_LAMBDA {
                    store_lanes(p + at, exp_lanes(load_lanes(s + at) - shift) * factor);
                  },
-                 [](int64_t) {});
+                 [](int64_t) GNNLAB_LAMBDA {});
   }
   // largest + log(total); s is looked at again only when an infinity is the largest.
   void log_sum_row(const C* s, int64_t n, const C* top, const C* sum, S* result) const {
@@ -121,23 +121,23 @@ struct Softmax {
   GNNLAB_ALWAYS void backward_sum(const C* y, const C* g, int64_t n, C* sum) const {
     Lanes<C> total;
     const bool log_kind = kind == GNNLAB_LOG_SOFTMAX;
-    along_row<C>(n, padded, [&](int64_t) { total = same(C{0}); },
-                 [&](int64_t at, int64_t left) {
+    along_row<C>(n, padded, [&](int64_t) GNNLAB_LAMBDA { total = same(C{0}); },
+                 [&](int64_t at, int64_t left) GNNLAB_LAMBDA {
                    Lanes<C> term = load_lanes(g + at);
                    if (!log_kind) term = term * load_lanes(y + at);
                    total = total + first_lanes(term, C{0}, left);
                  },
-                 [&](int64_t h) { store_lanes(sum + h, fold_sum(total, padded)); });
+                 [&](int64_t h) GNNLAB_LAMBDA { store_lanes(sum + h, fold_sum(total, padded)); });
   }
   GNNLAB_ALWAYS void backward_row(const C* y, const C* g, int64_t n, const C* sum, C* gsrc) const {
     Lanes<C> total;
     const bool log_kind = kind == GNNLAB_LOG_SOFTMAX;
-    along_row<C>(n, padded, [&](int64_t h) { total = periodic(sum + h, padded); },
-                 [&](int64_t at, int64_t) {
+    along_row<C>(n, padded, [&](int64_t h) GNNLAB_LAMBDA { total = periodic(sum + h, padded); },
+                 [&](int64_t at, int64_t) GNNLAB_LAMBDA {
                    const Lanes<C> a = load_lanes(y + at), b = load_lanes(g + at);
                    store_lanes(gsrc + at, log_kind ? b - exp_lanes(a) * total : a * (b - total));
                  },
-                 [](int64_t) {});
+                 [](int64_t) GNNLAB_LAMBDA {});
   }
   void backward(const Chunk& c, C* in_y, C* in_g, C* gsrc, C* sum, C* stats) const {
     const C* y = numbers(c, src, in_y);
@@ -174,6 +174,7 @@ struct Softmax {
 
   int run(int threads) const {
     if (rows.num_rows == 0 || heads == 0) return GNNLAB_OK;
+    if (kind != GNNLAB_LOGSUMEXP) advise_huge_pages(out, rows.num_edges * heads * sizeof(S));
     const int team = useful_threads(threads, 4 * (rows.num_edges + rows.num_rows) * heads);
     const int64_t each = 3 * room() + 2 * rows_room();
     Scratch<C> work(team * each), stats(num_slots(rows) * 2 * padded);
@@ -187,7 +188,7 @@ struct Softmax {
     });
     if (!any_long) return GNNLAB_OK;
     if (grad) join_sums(stats.data);
-    else join_statistics(rows, padded, stats.data, [](int64_t, int64_t, C) {});
+    else join_statistics(rows, padded, stats.data, [](int64_t, int64_t, C) GNNLAB_LAMBDA {});
     if (kind == GNNLAB_LOGSUMEXP) {
       log_sums_of_long(stats.data);
       return GNNLAB_OK;

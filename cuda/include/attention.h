@@ -45,17 +45,17 @@ void add_scores(const gnnlab_rows& rows, const Chunk& c, int64_t heads, int64_t 
   using C = Compute<S>;
   const I* col = static_cast<const I*>(rows.col);
   const I* perm = static_cast<const I*>(rows.perm);
-  with_heads(heads, [&](auto h_of) {
+  with_heads(heads, [&](auto h_of) GNNLAB_LAMBDA {
     constexpr int H = decltype(h_of)::value;
     const int64_t step = H ? H : padded;
     for (int64_t row = c.first; row < c.last; ++row) {
       const S* mine = own + row * heads;
       const int64_t end = row_end(rows, c, row);
       for (int64_t k = row_begin(rows, c, row); k < end; ++k) {
-        const S* from = other + listed(col, k) * heads;
-        const S* extra = edge ? edge + listed(perm, k) * heads : nullptr;
+        const S* from = other + one_by_one(listed(col, k)) * (H ? H : heads);
+        const S* extra = edge ? edge + listed(perm, k) * (H ? H : heads) : nullptr;
         C* to = s + (k - c.begin) * step;
-        over_heads<C, H>(heads, [&](auto n, int64_t h) {
+        over_heads<C, H>(heads, [&](auto n, int64_t h) GNNLAB_LAMBDA {
           constexpr int N = decltype(n)::value;
           auto sum = load<S, N>(mine + h) + load<S, N>(from + h);
           if (extra) sum += load<S, N>(extra + h);
@@ -85,7 +85,7 @@ void gatv2_scores(const Attention<S>& job, const Dims& dims, const gnnlab_rows& 
     for (int64_t k = row_begin(rows, c, row); k < end; ++k) {
       const S* from = other + listed(col, k) * ld;
       const S* extra = job.edge ? job.edge + listed(perm, k) * ld : nullptr;
-      shape.dots([&](int pack, int64_t at, int count) {
+      shape.dots([&](int pack, int64_t at, int count) GNNLAB_LAMBDA {
         Lanes<C> t = mine.get(pack, at, count) + load_some(from + at, count);
         if (extra) t = t + load_some(extra + at, count);
         return leaky(t, slope) * att.get(pack, at, count);
@@ -124,7 +124,7 @@ void scores(const Attention<S>& job, const Dims& dims, const RowOps<S>& ops, con
       gatv2_scores<S, I, typename decltype(tag)::type>(job, dims, rows, c, own, other, s);
     });
   } else {
-    ops.dots(dims, rows, c, own, job.row_items(), other, job.row_items(), s);
+    ops.dots(dims, rows, c, own, job.row_items(), other, job.row_items(), s, nullptr, c.begin);
     scale_scores<S, I>(rows, c, dims, job.scale, job.edge, s);
   }
 }

@@ -7,6 +7,7 @@
 // done the slots are combined in order. So results do not depend on where threads take over.
 #pragma once
 
+#include "pages.h"
 #include "parallel.h"
 
 namespace gnnlab::GNNLAB_NS {
@@ -104,6 +105,13 @@ void for_each_long(const gnnlab_rows& rows, const Use& use) {
     for (int64_t b = 0; b < blocks; ++b)
       use(row, slot_of(begin + b * kBlock, b + 1 == blocks), b, blocks);
   }
+}
+
+// Keeps the compiler from turning a loop of single reads or writes into gather and scatter
+// instructions: measured on Zen 4, they take two to four times as long.
+inline __attribute__((always_inline)) int64_t one_by_one(int64_t index) {
+  __asm__("" : "+r"(index));
+  return index;
 }
 
 // Index arrays; NULL means place k itself.

@@ -100,6 +100,16 @@ inline __attribute__((always_inline)) Vec<Compute<S>, N> load(const S* p) {
     if constexpr (__is_same(S, F16) && N == 4)
       return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 #endif
+#if defined(__AVX512F__)
+    if constexpr (N == 16)
+      return widen16<S, 16>(bits_as<Vec<uint32_t, 16>>(
+          _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))));
+#endif
+#if defined(__AVX2__)
+    if constexpr (N == 8)
+      return widen16<S, 8>(bits_as<Vec<uint32_t, 8>>(
+          _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
+#endif
 #if defined(__SSE4_1__)
     if constexpr (N == 4)
       return widen16<S, 4>(bits_as<Vec<uint32_t, 4>>(

@@ -15,6 +15,7 @@
 #endif
 
 #define GNNLAB_ALWAYS inline __attribute__((always_inline))
+#define GNNLAB_LAMBDA __attribute__((always_inline))  // after the parameters of a lambda
 
 namespace gnnlab::GNNLAB_NS {
 
@@ -26,76 +27,76 @@ inline constexpr int kLaneBytes = 32;
 inline constexpr int kLaneBytes = 16;
 #endif
 
-template <typename C>
+template <typename C, int B = 64>
 struct Lanes {
-  static constexpr int kCount = 64 / static_cast<int>(sizeof(C));
-  static constexpr int kNative = kLaneBytes / static_cast<int>(sizeof(C));
+  static constexpr int kCount = B / static_cast<int>(sizeof(C));
+  static constexpr int kNative = (B < kLaneBytes ? B : kLaneBytes) / static_cast<int>(sizeof(C));
   static constexpr int kVectors = kCount / kNative;
   using Vector = Vec<C, kNative>;
   Vector v[kVectors];
 };
 
-template <typename C, class F>
-GNNLAB_ALWAYS Lanes<C> each_vector(const F& f) {
-  Lanes<C> r;
+template <typename C, int B = 64, class F>
+GNNLAB_ALWAYS Lanes<C, B> each_vector(const F& f) {
+  Lanes<C, B> r;
 #pragma GCC unroll 4
-  for (int q = 0; q < Lanes<C>::kVectors; ++q) r.v[q] = f(q);
+  for (int q = 0; q < Lanes<C, B>::kVectors; ++q) r.v[q] = f(q);
   return r;
 }
 
-template <typename C>
-GNNLAB_ALWAYS Lanes<C> same(C value) {
-  return each_vector<C>([&](int) { return typename Lanes<C>::Vector{} + value; });
+template <typename C, int B = 64>
+GNNLAB_ALWAYS Lanes<C, B> same(C value) {
+  return each_vector<C, B>([&](int) GNNLAB_LAMBDA { return typename Lanes<C, B>::Vector{} + value; });
 }
-template <typename C>
-GNNLAB_ALWAYS Lanes<C> operator+(const Lanes<C>& a, const Lanes<C>& b) {
-  return each_vector<C>([&](int q) { return a.v[q] + b.v[q]; });
+template <typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> operator+(const Lanes<C, B>& a, const Lanes<C, B>& b) {
+  return each_vector<C, B>([&](int q) GNNLAB_LAMBDA { return a.v[q] + b.v[q]; });
 }
-template <typename C>
-GNNLAB_ALWAYS Lanes<C> operator-(const Lanes<C>& a, const Lanes<C>& b) {
-  return each_vector<C>([&](int q) { return a.v[q] - b.v[q]; });
+template <typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> operator-(const Lanes<C, B>& a, const Lanes<C, B>& b) {
+  return each_vector<C, B>([&](int q) GNNLAB_LAMBDA { return a.v[q] - b.v[q]; });
 }
-template <typename C>
-GNNLAB_ALWAYS Lanes<C> operator*(const Lanes<C>& a, const Lanes<C>& b) {
-  return each_vector<C>([&](int q) { return a.v[q] * b.v[q]; });
+template <typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> operator*(const Lanes<C, B>& a, const Lanes<C, B>& b) {
+  return each_vector<C, B>([&](int q) GNNLAB_LAMBDA { return a.v[q] * b.v[q]; });
 }
-template <typename C>
-GNNLAB_ALWAYS Lanes<C> operator/(const Lanes<C>& a, const Lanes<C>& b) {
-  return each_vector<C>([&](int q) { return a.v[q] / b.v[q]; });
+template <typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> operator/(const Lanes<C, B>& a, const Lanes<C, B>& b) {
+  return each_vector<C, B>([&](int q) GNNLAB_LAMBDA { return a.v[q] / b.v[q]; });
 }
 // a where it is larger; b where a is NaN.
-template <typename C>
-GNNLAB_ALWAYS Lanes<C> larger(const Lanes<C>& a, const Lanes<C>& b) {
-  return each_vector<C>([&](int q) { return a.v[q] > b.v[q] ? a.v[q] : b.v[q]; });
+template <typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> larger(const Lanes<C, B>& a, const Lanes<C, B>& b) {
+  return each_vector<C, B>([&](int q) GNNLAB_LAMBDA { return a.v[q] > b.v[q] ? a.v[q] : b.v[q]; });
 }
 // x above 0, else slope * x.
-template <typename C>
-GNNLAB_ALWAYS Lanes<C> leaky(const Lanes<C>& x, C slope) {
-  return each_vector<C>([&](int q) { return x.v[q] > 0 ? x.v[q] : x.v[q] * slope; });
+template <typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> leaky(const Lanes<C, B>& x, C slope) {
+  return each_vector<C, B>([&](int q) GNNLAB_LAMBDA { return x.v[q] > 0 ? x.v[q] : x.v[q] * slope; });
 }
 // Its derivative times g.
-template <typename C>
-GNNLAB_ALWAYS Lanes<C> leaky_slope(const Lanes<C>& x, const Lanes<C>& g, C slope) {
-  return each_vector<C>([&](int q) { return x.v[q] > 0 ? g.v[q] : g.v[q] * slope; });
+template <typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> leaky_slope(const Lanes<C, B>& x, const Lanes<C, B>& g, C slope) {
+  return each_vector<C, B>([&](int q) GNNLAB_LAMBDA { return x.v[q] > 0 ? g.v[q] : g.v[q] * slope; });
 }
 // 0 instead of -inf: what to subtract from the scores of a row that holds nothing else.
-template <typename C>
-GNNLAB_ALWAYS Lanes<C> shift_of(const Lanes<C>& largest) {
-  using V = typename Lanes<C>::Vector;
-  return each_vector<C>(
-      [&](int q) { return largest.v[q] == V{} - static_cast<C>(__builtin_inf()) ? V{} : largest.v[q]; });
+template <typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> shift_of(const Lanes<C, B>& largest) {
+  using V = typename Lanes<C, B>::Vector;
+  return each_vector<C, B>(
+      [&](int q) GNNLAB_LAMBDA { return largest.v[q] == V{} - static_cast<C>(__builtin_inf()) ? V{} : largest.v[q]; });
 }
 
-template <typename S, typename C = Compute<S>>
-GNNLAB_ALWAYS Lanes<C> load_lanes(const S* p) {
-  constexpr int N = Lanes<C>::kNative;
-  return each_vector<C>([&](int q) { return load<S, N>(p + q * N); });
+template <typename S, int B = 64, typename C = Compute<S>>
+GNNLAB_ALWAYS Lanes<C, B> load_lanes(const S* p) {
+  constexpr int N = Lanes<C, B>::kNative;
+  return each_vector<C, B>([&](int q) GNNLAB_LAMBDA { return load<S, N>(p + q * N); });
 }
-template <typename S, typename C = Compute<S>>
-GNNLAB_ALWAYS void store_lanes(S* p, const Lanes<C>& a) {
-  constexpr int N = Lanes<C>::kNative;
+template <typename S, int B, typename C = Compute<S>>
+GNNLAB_ALWAYS void store_lanes(S* p, const Lanes<C, B>& a) {
+  constexpr int N = Lanes<C, B>::kNative;
 #pragma GCC unroll 4
-  for (int q = 0; q < Lanes<C>::kVectors; ++q) store<S, N>(p + q * N, a.v[q]);
+  for (int q = 0; q < Lanes<C, B>::kVectors; ++q) store<S, N>(p + q * N, a.v[q]);
 }
 // The first n items; the other lanes are 0. Reads nothing past them.
 template <typename S, typename C = Compute<S>>
@@ -126,14 +127,14 @@ GNNLAB_ALWAYS void store_some(S* p, const Lanes<C>& a, int n) {
 }
 
 // a in the first n lanes, `rest` in the others.
-template <typename C>
-GNNLAB_ALWAYS Lanes<C> first_lanes(const Lanes<C>& a, C rest, int64_t n) {
-  using I = Vec<Int<C>, Lanes<C>::kNative>;
+template <typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> first_lanes(const Lanes<C, B>& a, C rest, int64_t n) {
+  using I = Vec<Int<C>, Lanes<C, B>::kNative>;
   I place;
-  for (int i = 0; i < Lanes<C>::kNative; ++i) place[i] = i;
-  return each_vector<C>([&](int q) {
-    const I left = I{} + static_cast<Int<C>>(n - q * Lanes<C>::kNative);
-    return place < left ? a.v[q] : typename Lanes<C>::Vector{} + rest;
+  for (int i = 0; i < Lanes<C, B>::kNative; ++i) place[i] = i;
+  return each_vector<C, B>([&](int q) GNNLAB_LAMBDA {
+    const I left = I{} + static_cast<Int<C>>(n - q * Lanes<C, B>::kNative);
+    return place < left ? a.v[q] : typename Lanes<C, B>::Vector{} + rest;
   });
 }
 
@@ -146,33 +147,54 @@ GNNLAB_ALWAYS Vec<C, N> swapped(const Vec<C, N>& v, std::integer_sequence<int, I
 #endif
 }
 // Lane l of the result is lane l ^ STEP of a.
-template <int STEP, typename C>
-GNNLAB_ALWAYS Lanes<C> swap_lanes(const Lanes<C>& a) {
-  constexpr int N = Lanes<C>::kNative;
-  if constexpr (STEP >= N) return each_vector<C>([&](int q) { return a.v[q ^ (STEP / N)]; });
+template <int STEP, typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> swap_lanes(const Lanes<C, B>& a) {
+  constexpr int N = Lanes<C, B>::kNative;
+  if constexpr (STEP >= N) return each_vector<C, B>([&](int q) GNNLAB_LAMBDA { return a.v[q ^ (STEP / N)]; });
   else
-    return each_vector<C>([&](int q) {
+    return each_vector<C, B>([&](int q) GNNLAB_LAMBDA {
       return swapped<STEP, C, N>(a.v[q], std::make_integer_sequence<int, N>{});
     });
 }
 
 // Combines lanes that are equal modulo `period` (a power of two): every lane gets the result.
-template <typename C, class F>
-GNNLAB_ALWAYS Lanes<C> fold(Lanes<C> a, int64_t period, const F& combine) {
-  if constexpr (Lanes<C>::kCount > 8)
+template <typename C, int B, class F>
+GNNLAB_ALWAYS Lanes<C, B> fold(Lanes<C, B> a, int64_t period, const F& combine) {
+  if constexpr (Lanes<C, B>::kCount > 8)
     if (period <= 8) a = combine(a, swap_lanes<8>(a));
-  if (period <= 4) a = combine(a, swap_lanes<4>(a));
+  if constexpr (Lanes<C, B>::kCount > 4)
+    if (period <= 4) a = combine(a, swap_lanes<4>(a));
   if (period <= 2) a = combine(a, swap_lanes<2>(a));
   if (period <= 1) a = combine(a, swap_lanes<1>(a));
   return a;
 }
-template <typename C>
-GNNLAB_ALWAYS Lanes<C> fold_sum(const Lanes<C>& a, int64_t period) {
-  return fold(a, period, [](const Lanes<C>& x, const Lanes<C>& y) { return x + y; });
+template <typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> fold_sum(const Lanes<C, B>& a, int64_t period) {
+  return fold(a, period, [](const Lanes<C, B>& x, const Lanes<C, B>& y) GNNLAB_LAMBDA { return x + y; });
 }
+template <typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> fold_max(const Lanes<C, B>& a, int64_t period) {
+  return fold(a, period, [](const Lanes<C, B>& x, const Lanes<C, B>& y) GNNLAB_LAMBDA { return larger(x, y); });
+}
+
+template <typename C, int N, int... I>
+GNNLAB_ALWAYS C sum_halves(const Vec<C, N>& v, std::integer_sequence<int, I...>) {
+  if constexpr (N == 2) {
+    return v[0] + v[1];
+  } else {
+    const Vec<C, N / 2> half = __builtin_shufflevector(v, v, I...) +
+                               __builtin_shufflevector(v, v, (I + N / 2)...);
+    return sum_halves<C, N / 2>(half, std::make_integer_sequence<int, N / 4>{});
+  }
+}
+// Lane 0 of fold_sum(a, 1), in half the work.
 template <typename C>
-GNNLAB_ALWAYS Lanes<C> fold_max(const Lanes<C>& a, int64_t period) {
-  return fold(a, period, [](const Lanes<C>& x, const Lanes<C>& y) { return larger(x, y); });
+GNNLAB_ALWAYS C sum_lanes(const Lanes<C>& a) {
+  constexpr int K = Lanes<C>::kVectors, N = Lanes<C>::kNative;
+  typename Lanes<C>::Vector v = a.v[0];
+  if constexpr (K == 2) v = v + a.v[1];
+  if constexpr (K == 4) v = (v + a.v[2]) + (a.v[1] + a.v[3]);
+  return sum_halves<C, N>(v, std::make_integer_sequence<int, N / 2>{});
 }
 
 // exp(x) = 2^n exp(r), |r| <= ln 2 / 2; n ln 2 is subtracted in two parts, 2^n multiplied in two.
@@ -180,7 +202,8 @@ template <int N>
 GNNLAB_ALWAYS Vec<float, N> exp_vector(Vec<float, N> x) {
   using F = Vec<float, N>;
   using I = Vec<int32_t, N>;
-  x = x < -104.0f ? F{} - 104.0f : x;
+  const I none = x < -104.0f;  // an underflow costs a hundred cycles: -inf must not cause one
+  x = none ? F{} : x;
   x = x > 89.0f ? F{} + 89.0f : x;
   const F magic = F{} + 12582912.0f;  // 1.5 * 2^23: leaves the nearest integer in the low bits
   const F shifted = x * 1.44269504f + magic;
@@ -193,14 +216,16 @@ GNNLAB_ALWAYS Vec<float, N> exp_vector(Vec<float, N> x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   const I k = bits_as<I>(shifted) - bits_as<int32_t>(12582912.0f), half = k >> 1;
-  return p * bits_as<F>(static_cast<I>((half + 127) << 23)) *
-         bits_as<F>(static_cast<I>((k - half + 127) << 23));
+  p = p * bits_as<F>(static_cast<I>((half + 127) << 23)) *
+      bits_as<F>(static_cast<I>((k - half + 127) << 23));
+  return none ? F{} : p;
 }
 template <int N>
 GNNLAB_ALWAYS Vec<double, N> exp_vector(Vec<double, N> x) {
   using F = Vec<double, N>;
   using I = Vec<int64_t, N>;
-  x = x < -746.0 ? F{} - 746.0 : x;
+  const I none = x < -746.0;
+  x = none ? F{} : x;
   x = x > 710.0 ? F{} + 710.0 : x;
   const F magic = F{} + 6755399441055744.0;  // 1.5 * 2^52
   const F shifted = x * 1.4426950408889634 + magic;
@@ -213,13 +238,14 @@ GNNLAB_ALWAYS Vec<double, N> exp_vector(Vec<double, N> x) {
   for (double c : kInverse) p = p * r + c;
   p = p * (r * r) + r + 1.0;
   const I k = bits_as<I>(shifted) - bits_as<int64_t>(6755399441055744.0), half = k >> 1;
-  return p * bits_as<F>(static_cast<I>((half + 1023) << 52)) *
-         bits_as<F>(static_cast<I>((k - half + 1023) << 52));
+  p = p * bits_as<F>(static_cast<I>((half + 1023) << 52)) *
+      bits_as<F>(static_cast<I>((k - half + 1023) << 52));
+  return none ? F{} : p;
 }
-template <typename C>
-GNNLAB_ALWAYS Lanes<C> exp_lanes(const Lanes<C>& a) {
-  constexpr int N = Lanes<C>::kNative;
-  return each_vector<C>([&](int q) { return exp_vector<N>(a.v[q]); });
+template <typename C, int B>
+GNNLAB_ALWAYS Lanes<C, B> exp_lanes(const Lanes<C, B>& a) {
+  constexpr int N = Lanes<C, B>::kNative;
+  return each_vector<C, B>([&](int q) GNNLAB_LAMBDA { return exp_vector<N>(a.v[q]); });
 }
 
 // Heads per row of a score buffer: a power of two below one Lanes, else whole Lanes.

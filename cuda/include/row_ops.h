@@ -9,9 +9,9 @@ namespace gnnlab::GNNLAB_NS {
 template <typename S>
 struct RowOps {
   using C = Compute<S>;
-  // g[k, h] = <a[row, h, :], b[col[k], h, :]>, places counted from the chunk's first.
+  // g[perm[k] - base, h] = <a[row, h, :], b[col[k], h, :]>, `padded` numbers a row; perm may be null.
   void (*dots)(const Dims&, const gnnlab_rows&, const Chunk&, const S* a, int64_t lda, const S* b,
-               int64_t ldb, C* g);
+               int64_t ldb, C* g, const void* perm, int64_t base);
   // out[row] = factor[row, h] * sum of p[k, h] * b[col[k]]; for a block the sum goes to `slot`.
   // factor counts rows from the chunk's first; NULL: 1. `work` holds one row of sums.
   void (*sums)(const Dims&, const gnnlab_rows&, const Chunk&, const C* p, const S* b, int64_t ldb,
@@ -31,7 +31,7 @@ RowOps<S> row_ops(int index_bytes, Dims* dims);
 template <class Shape, typename S, typename C>
 GNNLAB_ALWAYS void write_sums(const Shape& shape, const typename Shape::Sums& sums, const C* factor,
                               S* out) {
-  shape.each([&](int pack, int64_t at, int count, int64_t head) {
+  shape.each([&](int pack, int64_t at, int count, int64_t head) GNNLAB_LAMBDA {
     Lanes<C> x = sums.get(pack);
     if (factor) x = x * shape.weight(factor, pack, head);
     store_some(out + at, x, count);
@@ -40,7 +40,7 @@ GNNLAB_ALWAYS void write_sums(const Shape& shape, const typename Shape::Sums& su
 // Keeps the sums of a block in its slot.
 template <class Shape, typename C>
 GNNLAB_ALWAYS void keep_sums(const Shape& shape, const typename Shape::Sums& sums, C* slot) {
-  shape.each([&](int pack, int64_t, int, int64_t) {
+  shape.each([&](int pack, int64_t, int, int64_t) GNNLAB_LAMBDA {
     store_lanes(slot + pack * Lanes<C>::kCount, sums.get(pack));
   });
 }

@@ -22,8 +22,11 @@ template <typename S>
 struct Listed {  // row col[k], no weight
   static constexpr bool kWeighted = false;
   static constexpr int kTiles = 2;
+  static constexpr bool kFetch = true;
   const int32_t* col;
+  int64_t last;  // place
   GNNLAB_INLINE int64_t row(int64_t k) const { return col[k]; }
+  GNNLAB_INLINE void fetch_weight(int64_t) const {}
   GNNLAB_INLINE Compute<S> weight(int64_t) const { return 1; }
   Listed of_head(int64_t) const { return *this; }
 };
@@ -31,6 +34,7 @@ template <typename S>
 struct InOrder {  // row k, no weight
   static constexpr bool kWeighted = false;
   static constexpr int kTiles = 2;
+  static constexpr bool kFetch = false;
   GNNLAB_INLINE int64_t row(int64_t k) const { return k; }
   GNNLAB_INLINE Compute<S> weight(int64_t) const { return 1; }
   InOrder of_head(int64_t) const { return *this; }
@@ -39,18 +43,24 @@ template <typename S>
 struct Weighted {  // row col[k], weight[perm[k]]
   static constexpr bool kWeighted = true;
   static constexpr int kTiles = 2;
+  static constexpr bool kFetch = true;
   const int32_t* col;
+  int64_t last;  // place
   const int32_t* perm;
   const S* data;
   int64_t stride, step;  // of the edges and of the heads
   GNNLAB_INLINE int64_t row(int64_t k) const { return col[k]; }
   GNNLAB_INLINE Compute<S> weight(int64_t k) const { return item(data + (perm ? perm[k] : k) * stride); }
-  Weighted of_head(int64_t head) const { return {col, perm, data + head * step, stride, step}; }
+  GNNLAB_INLINE void fetch_weight(int64_t k) const {
+    if (perm) __builtin_prefetch(data + perm[k] * stride);
+  }
+  Weighted of_head(int64_t head) const { return {col, last, perm, data + head * step, stride, step}; }
 };
 template <typename S>
 struct General {  // anything else: indices of 8 bytes, weights without col
   static constexpr bool kWeighted = true;
   static constexpr int kTiles = 0;
+  static constexpr bool kFetch = false;
   const void* col;
   const void* perm;
   const S* data;
@@ -87,23 +97,42 @@ struct RowJob {
 
 constexpr int accumulators(int bytes) { return bytes >= 256 ? 1 : bytes >= 128 ? 2 : 4; }
 
+// Distances, in edges, at which rows and weights are asked for; measured: 8 to 32 differ little.
+inline constexpr int64_t kFetchRow = 24, kFetchWeight = 48;
+
+// Asks for the rows of an edge a few places on, which may belong to the next row: the processor sees
+// fewer edges ahead than memory is slow.
+template <int W, class Edges, typename S>
+GNNLAB_INLINE void fetch_ahead([[maybe_unused]] const Edges& edges, [[maybe_unused]] const S* x,
+                               [[maybe_unused]] int64_t ldx, [[maybe_unused]] int64_t e) {
+  constexpr int kBytes = W * static_cast<int>(sizeof(S));
+  if constexpr (Edges::kFetch && kBytes >= 64) {
+    const int64_t later = min2(e + kFetchRow, edges.last);
+    const char* row = reinterpret_cast<const char*>(x + edges.row(later) * ldx);
+#pragma GCC unroll 16
+    for (int b = 0; b < kBytes; b += 64) __builtin_prefetch(row + b);
+    edges.fetch_weight(min2(e + kFetchWeight, edges.last));
+  }
+}
+
 template <int W, typename Acc, class Edges, typename S, typename X>
 GNNLAB_INLINE void add_edge(Acc& acc, const Edges& edges, const S* x, int64_t ldx, int64_t e,
-                            X position, X flip) {
-  acc.template add<Edges::kWeighted>(x + edges.row(e) * ldx, edges.weight(e), position, flip);
+                            X position, X flip, Int<Compute<S>> sign) {
+  fetch_ahead<W>(edges, x, ldx, e);
+  acc.template add<Edges::kWeighted>(x + edges.row(e) * ldx, edges.weight(e), position, flip, sign);
 }
 
 // total = edges [begin, end), at most kBlock of them; NaN not minded.
 template <int W, typename Acc, class Edges, typename S, typename X>
 GNNLAB_INLINE void reduce_quickly(Acc& total, const Edges& edges, const S* x, int64_t ldx,
-                                  int64_t begin, int64_t end, X flip) {
+                                  int64_t begin, int64_t end, X flip, Int<Compute<S>> sign) {
   constexpr int U = accumulators(W * static_cast<int>(sizeof(Compute<S>)));
   X position{};
   int64_t e = begin;
   total.clear(0);
   if (U == 1 || end - begin < 2 * U) {  // short: one loop costs one wrong guess of the processor
 #pragma GCC unroll 1
-    for (; e < end; ++e, position += 1) add_edge<W>(total, edges, x, ldx, e, position, flip);
+    for (; e < end; ++e, position += 1) add_edge<W>(total, edges, x, ldx, e, position, flip, sign);
     return;
   }
   Acc part[U];
@@ -113,12 +142,12 @@ GNNLAB_INLINE void reduce_quickly(Acc& total, const Edges& edges, const S* x, in
   for (; e + U <= end; e += U) {
 #pragma GCC unroll 4
     for (int u = 0; u < U; ++u, position += 1)
-      add_edge<W>(part[u], edges, x, ldx, e + u, position, flip);
+      add_edge<W>(part[u], edges, x, ldx, e + u, position, flip, sign);
   }
   if constexpr (U > 1) {
 #pragma GCC unroll 4
     for (int u = 0; u < U - 1; ++u, position += 1)
-      if (e + u < end) add_edge<W>(part[u], edges, x, ldx, e + u, position, flip);
+      if (e + u < end) add_edge<W>(part[u], edges, x, ldx, e + u, position, flip, sign);
   }
   if constexpr (U >= 2) part[0].merge(part[1]);
   if constexpr (U == 4) {
@@ -173,7 +202,7 @@ void reduce_rows(const RowJob<S>& job, const Edges edges, int64_t at, int64_t fi
     const int64_t begin = end;
     end = job.indptr[row + 1];
     Acc total;
-    reduce_quickly<W>(total, edges, x, ldx, begin, end, flip);
+    reduce_quickly<W>(total, edges, x, ldx, begin, end, flip, job.flip);
     if constexpr (Acc::kNan) {
       if (__builtin_expect(total.nan.any(), 0)) {
         C value[W];

@@ -47,7 +47,7 @@ struct Fixed {
         Lanes<C> sum = term(h * Q, h * D, L);
 #pragma GCC unroll 16
         for (int q = 1; q < Q; ++q) sum = sum + term(h * Q + q, h * D + q * L, L);
-        out[h] = fold_sum(sum, 1).v[0][0];
+        out[h] = sum_lanes(sum);
       }
     } else {
       constexpr int N = Lanes<C>::kNative;
@@ -123,7 +123,7 @@ struct Loose {
       for (; d + L <= dims.width; d += L) sum = sum + term(pack++, h * dims.width + d, L);
       if (d < dims.width)
         sum = sum + term(pack++, h * dims.width + d, static_cast<int>(dims.width - d));
-      out[h] = fold_sum(sum, 1).v[0][0];
+      out[h] = sum_lanes(sum);
     }
     for (int64_t h = dims.heads; h < dims.padded; ++h) out[h] = 0;
   }

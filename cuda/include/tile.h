@@ -25,6 +25,44 @@ constexpr int lanes_for(int bytes, int item) {
 
 #define GNNLAB_INLINE inline __attribute__((always_inline))
 
+// x > value ? x : value in one instruction, which compilers do not always find.
+template <typename C, int N>
+GNNLAB_INLINE Vec<C, N> larger(Vec<C, N> x, Vec<C, N> value) {
+  constexpr bool kF32 = std::is_same_v<C, float>, kF64 = std::is_same_v<C, double>;
+  (void)kF32, (void)kF64;
+#if defined(__AVX512F__)
+  if constexpr (kF32 && N == 16) return _mm512_max_ps(x, value);
+  if constexpr (kF64 && N == 8) return _mm512_max_pd(x, value);
+#endif
+#if defined(__AVX__)
+  if constexpr (kF32 && N == 8) return _mm256_max_ps(x, value);
+  if constexpr (kF64 && N == 4) return _mm256_max_pd(x, value);
+#endif
+#if defined(__SSE4_1__)
+  if constexpr (kF32 && N == 4) return _mm_max_ps(x, value);
+  if constexpr (kF64 && N == 2) return _mm_max_pd(x, value);
+#endif
+  return x > value ? x : value;
+}
+
+// arg becomes position where value < x.
+template <typename C, int N>
+GNNLAB_INLINE void mark(Vec<Int<C>, N>& arg, Vec<C, N> value, Vec<C, N> x, Vec<Int<C>, N> position) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<C, float> && N == 16) {
+    const __mmask16 more = _mm512_cmp_ps_mask(value, x, _CMP_LT_OQ);
+    arg = bits_as<Vec<Int<C>, N>>(_mm512_mask_mov_epi32(bits_as<__m512i>(arg), more, bits_as<__m512i>(position)));
+    return;
+  }
+  if constexpr (std::is_same_v<C, double> && N == 8) {
+    const __mmask8 more = _mm512_cmp_pd_mask(value, x, _CMP_LT_OQ);
+    arg = bits_as<Vec<Int<C>, N>>(_mm512_mask_mov_epi64(bits_as<__m512i>(arg), more, bits_as<__m512i>(position)));
+    return;
+  }
+#endif
+  arg = value < x ? position : arg;
+}
+
 // Remembers whether one of the vectors shown to it held a NaN.
 template <typename C, int N>
 struct NanSeen {
@@ -34,19 +72,19 @@ struct NanSeen {
 #else
   static constexpr bool kMask = false;
 #endif
-  std::conditional_t<kMask, uint32_t, Vec<Int<C>, N>> seen;
+  std::conditional_t<kMask, uint16_t, Vec<Int<C>, N>> seen;
   GNNLAB_INLINE void clear() { seen = decltype(seen){}; }
   GNNLAB_INLINE void merge(const NanSeen& other) { seen |= other.seen; }
   GNNLAB_INLINE void show(V a, V b) {
 #if defined(__AVX512F__)
     if constexpr (std::is_same_v<C, float> && N == 16) {
-      seen |= _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q);
+      seen = _kor_mask16(seen, _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q));
     } else if constexpr (std::is_same_v<C, float> && N == 8) {
       seen |= _mm256_cmp_ps_mask(a, b, _CMP_UNORD_Q);
     } else if constexpr (std::is_same_v<C, float> && N == 4) {
       seen |= _mm_cmp_ps_mask(a, b, _CMP_UNORD_Q);
     } else if constexpr (N == 8) {
-      seen |= _mm512_cmp_pd_mask(a, b, _CMP_UNORD_Q);
+      seen = _kor_mask8(seen, _mm512_cmp_pd_mask(a, b, _CMP_UNORD_Q));
     } else if constexpr (N == 4) {
       seen |= _mm256_cmp_pd_mask(a, b, _CMP_UNORD_Q);
     } else if constexpr (N == 2) {
@@ -104,20 +142,22 @@ struct Accumulator {
   }
 
   template <bool WEIGHTED, typename S>
-  GNNLAB_INLINE void add(const S* p, C weight, X position, X flip) {
+  GNNLAB_INLINE void add(const S* p, C weight, X position, X flip, Int<C> sign) {
     V x[kVectors];
+    // A flipped float is the negative one: flipping the weight flips the product.
+    if constexpr (WEIGHTED && kNan) weight = bits_as<C>(static_cast<Int<C>>(bits_as<Int<C>>(weight) ^ sign));
 #pragma GCC unroll 64
     for (int v = 0; v < kVectors; ++v) {
       x[v] = load<S, N>(p + v * N);
       if constexpr (WEIGHTED) x[v] = x[v] * weight;
-      if constexpr (MODE >= kMax) x[v] = bits_as<V>(static_cast<X>(bits_as<X>(x[v]) ^ flip));
+      if constexpr (MODE >= kMax && !(WEIGHTED && kNan)) x[v] = bits_as<V>(static_cast<X>(bits_as<X>(x[v]) ^ flip));
     }
 #pragma GCC unroll 64
     for (int v = 0; v < kVectors; ++v) {
       if constexpr (MODE == kSum) value[v] += x[v];
       if constexpr (MODE == kMul) value[v] *= x[v];
-      if constexpr (MODE == kArg) arg[v] = value[v] < x[v] ? position : arg[v];
-      if constexpr (MODE >= kMax) value[v] = x[v] > value[v] ? x[v] : value[v];
+      if constexpr (MODE == kArg) mark<C, N>(arg[v], value[v], x[v], position);
+      if constexpr (MODE >= kMax) value[v] = larger<C, N>(x[v], value[v]);
     }
     if constexpr (kNan) {
 #pragma GCC unroll 64
@@ -136,7 +176,7 @@ struct Accumulator {
         const X sooner = other.arg[v] < arg[v] ? X{} - 1 : X{};
         arg[v] = (after | (tie & sooner)) != 0 ? other.arg[v] : arg[v];
       }
-      if constexpr (MODE >= kMax) value[v] = other.value[v] > value[v] ? other.value[v] : value[v];
+      if constexpr (MODE >= kMax) value[v] = larger<C, N>(other.value[v], value[v]);
     }
     if constexpr (kNan) nan.merge(other.nan);
   }
