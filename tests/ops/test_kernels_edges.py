@@ -91,13 +91,13 @@ def attention_of(kind, p, extra, keep=None, dropout=0.0, seed=0):
 
     if not extra:
         given = given[:3]
-    filled = given if extra else [*given, None]
+    filled = tuple(given) if extra else (*given, None)
 
     def ours(grad):
-        out, largest, total = getattr(KERNELS, kind)(p.plan.order, *filled, *options)
-        saved = (grad, out, *filled, largest, total, *options)
-        grads = getattr(KERNELS, f"{kind}_backward")(p.plan.order, p.plan.T.order, *saved)
-        return [out, *[g for g in grads if g is not None]]
+        result = KERNELS.attend(kind, p.plan.order, filled, options)
+        orders = p.plan.order, p.plan.T.order
+        grads = KERNELS.attend_backward(kind, *orders, grad, result, filled, options)
+        return [result[0], *[g for g in grads if g is not None]]
 
     return given, ours, formula
 
