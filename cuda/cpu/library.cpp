@@ -249,22 +249,24 @@ GNNLAB_API int gnnlab_sddmm(const gnnlab_rows* rows, const void* a, int64_t lda,
   });
 }
 
-GNNLAB_API int gnnlab_softmax(const gnnlab_rows* rows, const void* src, int64_t heads, int kind,
-                              int dtype, void* out, int threads) {
+GNNLAB_API int gnnlab_softmax(const gnnlab_rows* rows, const void* row_of, int row_bytes, const void* src,
+                              int64_t heads, int kind, int dtype, void* out, int threads) {
   if (bad_rows(rows) || heads < 0 || bad_float(dtype) || kind < GNNLAB_SOFTMAX ||
-      kind > GNNLAB_LOGSUMEXP)
+      kind > GNNLAB_LOGSUMEXP || (row_of && bad_bytes(row_bytes)))
     return refuse("gnnlab_softmax");
-  return guarded(
-      [&](const Kernels& k) { return k.softmax(rows, src, heads, kind, dtype, out, threads); });
+  return guarded([&](const Kernels& k) {
+    return k.softmax(rows, row_of, row_bytes, src, heads, kind, dtype, out, threads);
+  });
 }
 
-GNNLAB_API int gnnlab_softmax_backward(const gnnlab_rows* rows, const void* out, const void* grad,
-                                       int64_t heads, int kind, int dtype, void* gsrc, int threads) {
+GNNLAB_API int gnnlab_softmax_backward(const gnnlab_rows* rows, const void* row_of, int row_bytes,
+                                       const void* out, const void* grad, int64_t heads, int kind,
+                                       int dtype, void* gsrc, int threads) {
   if (bad_rows(rows) || heads < 0 || bad_float(dtype) || kind < GNNLAB_SOFTMAX ||
-      kind > GNNLAB_LOG_SOFTMAX)
+      kind > GNNLAB_LOG_SOFTMAX || (row_of && bad_bytes(row_bytes)))
     return refuse("gnnlab_softmax_backward");
   return guarded([&](const Kernels& k) {
-    return k.softmax_backward(rows, out, grad, heads, kind, dtype, gsrc, threads);
+    return k.softmax_backward(rows, row_of, row_bytes, out, grad, heads, kind, dtype, gsrc, threads);
   });
 }
 

@@ -6,10 +6,12 @@
 //   in blocks that are joined by their largest score and total, and visited a second time.
 // Reads 8 (M + 1) + 4 E perm + s E H bytes (twice for long rows), writes s E H. Through perm both
 //   are irregular, which is most of the time; the exponentials overlap with it.
+//   Where the order is not sorted, softmax and both gradients visit edges as the caller gave them
+//   instead, with sums per row in a table: include/by_edge.h, two to three times faster.
 // Order of sums: include/row_scores.h, blocks in order. exp: include/lanes.h.
 // Measured by: gnnlab.bench.ops, rows "edge softmax".
+#include "by_edge.h"
 #include "families.h"
-#include "row_scores.h"
 
 namespace gnnlab::GNNLAB_NS {
 namespace {
@@ -223,34 +225,54 @@ struct Softmax {
   }
 };
 
+struct Call {
+  const gnnlab_rows* rows;
+  const void* row_of;
+  int row_bytes;
+  const void* src;
+  const void* grad;
+  int64_t heads;
+  int kind, dtype;
+  void* out;
+  int threads;
+};
+
 template <typename S, typename I>
-int run(const gnnlab_rows* rows, const void* src, const void* grad, int64_t heads, int kind, void* out,
-        int threads) {
-  const int64_t padded = padded_heads<Compute<S>>(heads);
-  const Softmax<S, I> job{*rows, static_cast<const S*>(src), static_cast<const S*>(grad),
-                          static_cast<S*>(out), heads, padded, max2<int64_t>(kChunkItems / padded, 1),
-                          kind};
-  return job.run(threads);
+int run(const Call& a) {
+  const S* src = static_cast<const S*>(a.src);
+  const S* grad = static_cast<const S*>(a.grad);
+  S* out = static_cast<S*>(a.out);
+  if constexpr (__is_same(S, Compute<S>)) {
+    // A log-softmax loses digits without the largest score; its gradient does not.
+    if ((a.kind == GNNLAB_SOFTMAX || grad) && by_edge_pays<S>(*a.rows, a.row_of, a.heads)) {
+      bool done = false;
+      const auto call = a.row_bytes == 4 ? by_edge<S, int32_t> : by_edge<S, int64_t>;
+      const int status = call(*a.rows, a.row_of, src, grad, a.heads, a.kind == GNNLAB_LOG_SOFTMAX, out, a.threads, &done);
+      if (status != GNNLAB_OK || done) return status;
+    }
+  }
+  const int64_t padded = padded_heads<Compute<S>>(a.heads);
+  const Softmax<S, I> job{*a.rows, src, grad, out, a.heads, padded, max2<int64_t>(kChunkItems / padded, 1),
+                          a.kind};
+  return job.run(a.threads);
 }
 
-int by_dtype(const gnnlab_rows* rows, const void* src, const void* grad, int64_t heads, int kind,
-             int dtype, void* out, int threads) {
-  return with_types(dtype, rows->index_bytes, [&](auto s, auto i) {
-    return run<decltype(s), decltype(i)>(rows, src, grad, heads, kind, out, threads);
-  });
+int by_dtype(const Call& a) {
+  return with_types(a.dtype, a.rows->index_bytes,
+                    [&](auto s, auto i) { return run<decltype(s), decltype(i)>(a); });
 }
 
 }  // namespace
 
-int softmax(const gnnlab_rows* rows, const void* src, int64_t heads, int kind, int dtype, void* out,
-            int threads) {
-  return by_dtype(rows, src, nullptr, heads, kind, dtype, out, threads);
+int softmax(const gnnlab_rows* rows, const void* row_of, int row_bytes, const void* src, int64_t heads,
+            int kind, int dtype, void* out, int threads) {
+  return by_dtype({rows, row_of, row_bytes, src, nullptr, heads, kind, dtype, out, threads});
 }
 
-int softmax_backward(const gnnlab_rows* rows, const void* out, const void* grad, int64_t heads,
-                     int kind, int dtype, void* gsrc, int threads) {
+int softmax_backward(const gnnlab_rows* rows, const void* row_of, int row_bytes, const void* out,
+                     const void* grad, int64_t heads, int kind, int dtype, void* gsrc, int threads) {
   if (rows->num_edges == 0) return GNNLAB_OK;
-  return by_dtype(rows, out, grad, heads, kind, dtype, gsrc, threads);
+  return by_dtype({rows, row_of, row_bytes, out, grad, heads, kind, dtype, gsrc, threads});
 }
 
 }  // namespace gnnlab::GNNLAB_NS

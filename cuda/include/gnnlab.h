@@ -19,7 +19,7 @@
 
 #include <stdint.h>
 
-#define GNNLAB_ABI_VERSION 2
+#define GNNLAB_ABI_VERSION 3
 
 #define GNNLAB_OK 0
 #define GNNLAB_BAD_ARGUMENT 1
@@ -138,14 +138,16 @@ int gnnlab_sddmm(const gnnlab_rows* rows, const void* a, int64_t lda, const void
                  int64_t heads, int64_t width, int op, int dtype, void* out, int threads);
 
 /* Softmax over the edges of each row and its relatives; src and, but for LOGSUMEXP, out are
- * (num_edges, heads) in the caller's order. LOGSUMEXP: out (num_rows, heads), -inf when empty. */
-int gnnlab_softmax(const gnnlab_rows* rows, const void* src, int64_t heads, int kind, int dtype,
-                   void* out, int threads);
+ * (num_edges, heads) in the caller's order. LOGSUMEXP: out (num_rows, heads), -inf when empty.
+ * row_of: the row of each of the caller's edges; may be NULL, which is slower if there is a perm. */
+int gnnlab_softmax(const gnnlab_rows* rows, const void* row_of, int row_bytes, const void* src,
+                   int64_t heads, int kind, int dtype, void* out, int threads);
 
 /* SOFTMAX: gsrc = out * (grad - sum over the row of out * grad).
  * LOG_SOFTMAX: gsrc = grad - exp(out) * sum over the row of grad. */
-int gnnlab_softmax_backward(const gnnlab_rows* rows, const void* out, const void* grad,
-                            int64_t heads, int kind, int dtype, void* gsrc, int threads);
+int gnnlab_softmax_backward(const gnnlab_rows* rows, const void* row_of, int row_bytes, const void* out,
+                            const void* grad, int64_t heads, int kind, int dtype, void* gsrc,
+                            int threads);
 
 /* Fused attention: y[i, h, :] = sum over places k of row i of p[k, h] * v[col[k], h, :], p the
  * softmax of scores s over the row, never stored. Per row and head, `max` and `total` keep the

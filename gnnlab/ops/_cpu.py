@@ -45,6 +45,14 @@ def _pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
+def _row_of(order: Order) -> tuple[int | None, int]:
+    """Returns where the rows of the caller's edges lie, and their item size; none when sorted."""
+    if order.perm is None:
+        return None, 0
+    rows = order.rows()
+    return rows.data_ptr(), rows.element_size()
+
+
 class CpuKernels:
     """Calls the library; `scatter_strategy` is for tests of both strategies."""
 
@@ -251,6 +259,7 @@ class CpuKernels:
         self._check(
             self.library.softmax(
                 order.address or order.locate(),
+                *_row_of(order),
                 src.data_ptr(),
                 heads,
                 SOFTMAX[kind],
@@ -267,6 +276,7 @@ class CpuKernels:
         self._check(
             self.library.softmax_backward(
                 order.address or order.locate(),
+                *_row_of(order),
                 out.data_ptr(),
                 grad.data_ptr(),
                 out.shape[1],

@@ -169,7 +169,10 @@ class Edges:
         if self.is_sorted[end] is None and not is_traced(key):
             self.is_sorted[end] = check_index(key, num_keys)
         want_perm = not self.is_sorted[end]
-        return Order(*group_edges(key, other, num_keys, num_other, want_perm), self.num_edges)
+        order = Order(*group_edges(key, other, num_keys, num_other, want_perm), self.num_edges)
+        if may_keep():
+            order.facts["rows"] = key
+        return order
 
 
 def group_edges(

@@ -28,7 +28,7 @@ __all__ = ["Backend", "Status", "backend", "status", "use_backend"]
 
 Backend = Literal["cpu", "reference"]
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 
 _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: IndexError, 3: MemoryError}
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
@@ -44,8 +44,8 @@ _SIGNATURES: dict[str, list[Any]] = {
     "reduce_arg_backward": [_P, _P, _P, _P, _L, _L, _L, _P, _L, _L, _I, _P, _P, _I],
     "spmm_backward": [_P, _P, _L, _P, _L, _L, _L, _P, _L, _I, _P, _P, _I],
     "sddmm": [_P, _P, _L, _P, _L, _L, _L, _I, _I, _P, _I],
-    "softmax": [_P, _P, _L, _I, _I, _P, _I],
-    "softmax_backward": [_P, _P, _P, _L, _I, _I, _P, _I],
+    "softmax": [_P, _P, _I, _P, _L, _I, _I, _P, _I],
+    "softmax_backward": [_P, _P, _I, _P, _P, _L, _I, _I, _P, _I],
     "gat": [_P] * 5 + [_L, _L, _D, _D, _U, _I] + [_P] * 3 + [_I],
     "gatv2": [_P] * 5 + [_L, _L, _D, _I] + [_P] * 3 + [_I],
     "attention": [_P] * 5 + [_L, _L, _D, _I] + [_P] * 3 + [_I],
