@@ -144,6 +144,10 @@ GNNLAB_API int gnnlab_select_isa(const char* name) {
   return GNNLAB_OK;
 }
 
+GNNLAB_API int gnnlab_same_bytes(const void* a, const void* b, int64_t bytes) {
+  return bytes <= 0 || std::memcmp(a, b, static_cast<size_t>(bytes)) == 0;
+}
+
 GNNLAB_API int gnnlab_check_index(const void* index, int index_bytes, int64_t count, int64_t bound,
                                   int* sorted) {
   if (bad_bytes(index_bytes) || count < 0 || bound < 0 || !sorted) return refuse("gnnlab_check_index");

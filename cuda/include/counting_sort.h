@@ -52,7 +52,16 @@ int counting_sort(const K* key, const K* other, int64_t num_edges, int64_t num_k
     if (me == crew - 1) indptr[num_keys] = start;
 #pragma omp barrier
     if (col || perm) {
+      // Writes go here and there in arrays that the second-level cache cannot hold: ask early.
+      constexpr int64_t kAhead = 16, kLarge = 1 << 18;
+      const bool ask = num_edges >= kLarge;
       for (int64_t e = begin; e < end; ++e) {
+        const uint64_t later = ask ? static_cast<uint64_t>(key[min2(e + kAhead, end - 1)]) : ~uint64_t{0};
+        if (later < static_cast<uint64_t>(num_keys)) {
+          const I place = mine[later];
+          if (col) __builtin_prefetch(col + place, 1);
+          if (perm) __builtin_prefetch(perm + place, 1);
+        }
         const uint64_t k = static_cast<uint64_t>(key[e]);
         if (__builtin_expect(k >= static_cast<uint64_t>(num_keys), 0)) continue;
         const I place = mine[k]++;

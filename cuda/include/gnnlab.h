@@ -78,6 +78,9 @@ const char* gnnlab_isa(void);
 /* Chooses it by name; "auto" takes the best that this machine can run. */
 int gnnlab_select_isa(const char* name);
 
+/* 1 if the two arrays hold the same bytes, else 0. */
+int gnnlab_same_bytes(const void* a, const void* b, int64_t bytes);
+
 /* Checks 0 <= index[i] < bound for all i, and tells whether index never decreases. */
 int gnnlab_check_index(const void* index, int index_bytes, int64_t count, int64_t bound, int* sorted);
 

@@ -193,7 +193,8 @@ __attribute__((noinline)) void reduce_exactly(const Edges& edges, const S* x, in
 template <typename S, int W, Mode MODE, class Edges>
 void reduce_rows(const RowJob<S>& job, const Edges edges, int64_t at, int64_t first, int64_t last) {
   using C = Compute<S>;
-  using Acc = Accumulator<C, W, MODE>;
+  constexpr bool kPaired = std::is_same_v<S, Bf16> && MODE == kSum && W * sizeof(C) >= 2 * kVectorBytes;
+  using Acc = Accumulator<C, W, MODE, kPaired>;
   const int64_t ldo = job.heads * job.width, ldx = job.ldx;
   const S* const x = job.x + at;
   const typename Acc::X flip = typename Acc::X{} + job.flip;

@@ -117,7 +117,9 @@ enum Mode { kSum, kMul, kMax, kArg };  // kArg: the maximum and where it was
 
 // What W columns of a row of edges have come to. Minima are maxima of flipped numbers: `flip` is all
 // zeros for a maximum, the sign bit (floats) or all ones (integers) for a minimum.
-template <typename C, int W, Mode MODE>
+// PAIRED (bfloat16 sums): vector 2 q holds the even columns of a run of 2 N, vector 2 q + 1 the odd
+// ones, because a word of two bfloat16 is split by a shift and a mask, without moving lanes.
+template <typename C, int W, Mode MODE, bool PAIRED = false>
 struct Accumulator {
   static constexpr int N = lanes_for(W * static_cast<int>(sizeof(C)), sizeof(C));
   static constexpr int kVectors = W / N;
@@ -146,9 +148,18 @@ struct Accumulator {
     V x[kVectors];
     // A flipped float is the negative one: flipping the weight flips the product.
     if constexpr (WEIGHTED && kNan) weight = bits_as<C>(static_cast<Int<C>>(bits_as<Int<C>>(weight) ^ sign));
+    if constexpr (PAIRED) {
+#pragma GCC unroll 32
+      for (int v = 0; v < kVectors; v += 2) {
+        Vec<uint32_t, N> both;
+        __builtin_memcpy(&both, p + v * N, sizeof both);
+        x[v] = bits_as<V>(static_cast<Vec<uint32_t, N>>(both << 16));
+        x[v + 1] = bits_as<V>(static_cast<Vec<uint32_t, N>>(both & 0xffff0000u));
+      }
+    }
 #pragma GCC unroll 64
     for (int v = 0; v < kVectors; ++v) {
-      x[v] = load<S, N>(p + v * N);
+      if constexpr (!PAIRED) x[v] = load<S, N>(p + v * N);
       if constexpr (WEIGHTED) x[v] = x[v] * weight;
       if constexpr (MODE >= kMax && !(WEIGHTED && kNan)) x[v] = bits_as<V>(static_cast<X>(bits_as<X>(x[v]) ^ flip));
     }
@@ -188,11 +199,28 @@ struct Accumulator {
 
   template <typename S>
   GNNLAB_INLINE void store_value(S* p, X flip) const {
+    if constexpr (PAIRED) return store_pairs(p);
 #pragma GCC unroll 64
     for (int v = 0; v < kVectors; ++v) {
       V out = value[v];
       if constexpr (MODE >= kMax) out = bits_as<V>(static_cast<X>(bits_as<X>(out) ^ flip));
       store<S, N>(p + v * N, out);
+    }
+  }
+
+  template <typename S>
+  GNNLAB_INLINE void store_pairs(S* p) const {
+#pragma GCC unroll 32
+    for (int v = 0; v < kVectors; v += 2) {
+      if constexpr (sizeof(S) == 2) {
+        const Vec<uint32_t, N> both = narrow16<S, N>(value[v]) | narrow16<S, N>(value[v + 1]) << 16;
+        __builtin_memcpy(p + v * N, &both, sizeof both);
+      } else {  // a block's partial sum
+        for (int i = 0; i < N; ++i) {
+          p[v * N + 2 * i] = value[v][i];
+          p[v * N + 2 * i + 1] = value[v + 1][i];
+        }
+      }
     }
   }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, get_num_threads
@@ -14,6 +14,8 @@ from gnnlab.ops._library import Library
 from gnnlab.ops.reference_attention import VALUES
 
 __all__ = ["DTYPES", "SCATTER_STRATEGIES", "CpuKernels"]
+
+_KEPT_FROM = 1 << 16  # edges from which it pays to keep weights that do not change
 
 DTYPES = {
     torch.float32: 0,
@@ -51,6 +53,14 @@ def _row_of(order: Order) -> tuple[int | None, int]:
         return None, 0
     rows = order.rows()
     return rows.data_ptr(), rows.element_size()
+
+
+class _Kept(NamedTuple):
+    """Weights of an earlier call, as given and sorted, with the order that reads the latter."""
+
+    given: Tensor
+    sorted: Tensor
+    order: Order
 
 
 class CpuKernels:
@@ -117,6 +127,8 @@ class CpuKernels:
     ) -> tuple[Tensor, Tensor | None]:
         """See `Kernels.reduce`."""
         shape, num_rows = x.shape, order.num_rows
+        if weight is not None:
+            order, weight = self._in_place(order, weight)
         if len(shape) == 2 and x.is_contiguous() and (weight is None or weight.dim() == 1):
             rows, heads = x, 1
             step = width = shape[1]
@@ -144,6 +156,35 @@ class CpuKernels:
         if status:
             self._check(status)
         return out, arg
+
+    def _in_place(self, order: Order, weight: Tensor) -> tuple[Order, Tensor]:
+        """Returns the weights in the order of places and `order` without perm, if both are at hand.
+
+        Reading weights through perm can cost as much as reading the rows of x. Weights that are
+        given again and again, as those of a normalised adjacency are, are therefore kept sorted:
+        noticed at the second call by a sample, and compared with a copy, whole, at every later one.
+        """
+        if order.perm is None or order.num_edges < _KEPT_FROM or not weight.is_contiguous():
+            return order, weight
+        weight = weight.detach()
+        facts, size = order.facts, weight.numel() * weight.element_size()
+        kept: _Kept | None = facts.get("weight")
+        if (
+            kept is not None
+            and kept.given.shape == weight.shape
+            and kept.given.dtype == weight.dtype
+            and self.library.same_bytes(kept.given.data_ptr(), weight.data_ptr(), size)
+        ):
+            return kept.order, kept.sorted
+        sample = weight.view(-1)[:: max(weight.numel() // 61, 1)].clone()
+        before = facts.get("weight sample")
+        facts["weight sample"] = sample
+        if before is None or not torch.equal(before, sample):
+            facts.pop("weight", None)
+            return order, weight
+        in_place = Order(order.indptr, order.col, None, order.num_edges)
+        kept = facts["weight"] = _Kept(weight.clone(), weight.index_select(0, order.perm), in_place)
+        return kept.order, kept.sorted
 
     def reduce_multi(
         self, order: Order, x: Tensor, weight: Tensor | None, reduce: tuple[str, ...]

@@ -34,6 +34,7 @@ _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: IndexError, 3: MemoryEr
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _D, _U = ctypes.c_double, ctypes.c_uint64
 _SIGNATURES: dict[str, list[Any]] = {
+    "same_bytes": [_P, _P, _L],
     "check_index": [_P, _I, _L, _L, ctypes.POINTER(_I)],
     "check_indptr": [_P, _L, _L],
     "plan_build": [_P, _P, _I, _L, _L, _L, _P, _P, _P, _I, _I],
@@ -56,7 +57,7 @@ _SIGNATURES: dict[str, list[Any]] = {
 
 
 class Library:
-    """The loaded kernels: one attribute per C function, each returning an int status."""
+    """The loaded kernels: one attribute per C function, each returning an int."""
 
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
