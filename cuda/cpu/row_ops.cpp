@@ -11,6 +11,19 @@
 namespace gnnlab::GNNLAB_NS {
 namespace {
 
+// Asks for the gathered row of an edge a few places on.
+template <class Shape, typename S, typename I>
+GNNLAB_ALWAYS void ask([[maybe_unused]] const S* b, [[maybe_unused]] int64_t ldb, [[maybe_unused]] const I* col,
+                       [[maybe_unused]] int64_t k, [[maybe_unused]] int64_t last) {
+  constexpr int64_t kBytes = Shape::kItems * static_cast<int64_t>(sizeof(S));
+  if constexpr (kBytes >= 64) {
+    constexpr int64_t kAhead = min2<int64_t>(24, 8192 / kBytes);
+    const char* row = reinterpret_cast<const char*>(b + listed(col, min2(k + kAhead, last)) * ldb);
+#pragma GCC unroll 16
+    for (int64_t at = 0; at < kBytes; at += 64) __builtin_prefetch(row + at);
+  }
+}
+
 template <typename S, typename I, class Shape>
 void dots(const Dims& dims, const gnnlab_rows& rows, const Chunk& c, const S* a, int64_t lda,
           const S* b, int64_t ldb, Compute<S>* g, const void* perm, int64_t base) {
@@ -21,6 +34,7 @@ void dots(const Dims& dims, const gnnlab_rows& rows, const Chunk& c, const S* a,
     const typename Shape::template Held<S> own(a + row * lda);
     const int64_t end = row_end(rows, c, row);
     for (int64_t k = row_begin(rows, c, row); k < end; ++k) {
+      ask<Shape>(b, ldb, col, k, rows.num_edges - 1);
       const S* other = b + listed(col, k) * ldb;
       shape.dots([&](int pack, int64_t at, int count) GNNLAB_LAMBDA {
         return own.get(pack, at, count) * load_some(other + at, count);
@@ -40,6 +54,7 @@ void sums(const Dims& dims, const gnnlab_rows& rows, const Chunk& c, const Compu
     total.clear(shape);
     const int64_t end = row_end(rows, c, row);
     for (int64_t k = row_begin(rows, c, row); k < end; ++k) {
+      ask<Shape>(b, ldb, col, k, rows.num_edges - 1);
       const S* other = b + listed(col, k) * ldb;
       const Compute<S>* weight = p + (k - c.begin) * dims.padded;
       shape.each([&](int pack, int64_t at, int count, int64_t head) GNNLAB_LAMBDA {
@@ -65,6 +80,7 @@ void both(const Dims& dims, const gnnlab_rows& rows, const Chunk& c, const S* a,
     total.clear(shape);
     const int64_t end = row_end(rows, c, row);
     for (int64_t k = row_begin(rows, c, row); k < end; ++k) {
+      ask<Shape>(b, ldb, col, k, rows.num_edges - 1);
       const S* other = b + listed(col, k) * ldb;
       const C* weight = p + (k - c.begin) * dims.padded;
       shape.each([&](int pack, int64_t at, int count, int64_t head) GNNLAB_LAMBDA {

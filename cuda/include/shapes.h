@@ -26,7 +26,7 @@ inline Dims dims_of(int64_t heads, int64_t width) {
 template <typename CT, int H, int D>
 struct Fixed {
   using C = CT;
-  static constexpr int L = Lanes<C>::kCount, P = H * D / L;
+  static constexpr int L = Lanes<C>::kCount, P = H * D / L, kItems = H * D;
   static_assert(H * D % L == 0 && (D % L == 0 || L % D == 0), "whole Lanes");
   explicit Fixed(const Dims&) {}
   int64_t packs() const { return P; }
@@ -100,7 +100,7 @@ struct Fixed {
 template <typename CT>
 struct Loose {
   using C = CT;
-  static constexpr int L = Lanes<C>::kCount;
+  static constexpr int L = Lanes<C>::kCount, kItems = 0;  // unknown
   Dims dims;
   explicit Loose(const Dims& d) : dims(d) {}
   int64_t packs() const { return dims.packs; }
