@@ -45,7 +45,8 @@ def gat_aggregate(
         edge_logit: a further term of each edge's score, for example from its features.
         negative_slope: slope of LeakyReLU below 0.
         dropout_p: share of attention weights to drop, the others scaled up by 1 / (1 - dropout_p).
-        generator: draws the seed of dropout; by default torch's own.
+        generator: draws the seed of dropout; by default torch's own. torch.compile takes no
+            generators into its graphs.
 
     Shapes:
         x: (N, H, D); a_src: (N, H); a_dst: (M, H); edge_logit: (E, H) or None.
