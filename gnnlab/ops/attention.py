@@ -45,8 +45,8 @@ def gat_aggregate(
         edge_logit: a further term of each edge's score, for example from its features.
         negative_slope: slope of LeakyReLU below 0.
         dropout_p: share of attention weights to drop, the others scaled up by 1 / (1 - dropout_p).
-        generator: draws the seed of dropout; by default torch's own. torch.compile takes no
-            generators into its graphs.
+        generator: draws the seed of dropout; by default torch's own.
+            torch.compile(fullgraph=True) takes no generator.
 
     Shapes:
         x: (N, H, D); a_src: (N, H); a_dst: (M, H); edge_logit: (E, H) or None.
@@ -64,7 +64,8 @@ def gat_aggregate(
         tensor([[[2.]]])
 
     No array per edge is made or kept, with dropout neither: it is drawn again in the backward pass
-    (Philox, keyed by seed and edge). A second derivative is computed from the composed formula:
+    (Philox, keyed by seed and edge). Each call draws a new seed, compiled or not; a CUDA graph
+    repeats the seed of its capture. A second derivative is computed from the composed formula:
     right, and slower.
 
     Source: Velickovic et al., "Graph Attention Networks", ICLR 2018, equations (3) and (4).
