@@ -46,7 +46,7 @@ def _kept(name: str, share: Tensor, given: tuple[Any, ...]) -> Tensor | None:
     if name != "gat" or given[5] == 0:
         return None
     mask = keep_mask(share.shape[0], share.shape[1], given[5], given[6], share.device)
-    return mask.to(share.dtype) / (1 - given[5])
+    return mask.to(share.dtype) / (1 - float(given[5]))
 
 
 def attend(name: str, src: Tensor, dst: Tensor, num_dst: int, given: tuple[Any, ...]) -> Tensor:
