@@ -238,11 +238,6 @@ def _composed_attention(plan: EdgePlan, *given: Any) -> Tensor:
     return spmm(plan, v, edge_softmax(plan, scores))
 
 
-def _operands(first: Tensor, second: Tensor, third: Tensor, edge: Tensor | None) -> Operands:
-    edge = None if edge is None else edge.contiguous()
-    return first.contiguous(), second.contiguous(), third.contiguous(), edge
-
-
 def _make(name: str, names: str, options: str, composed: Callable[..., Tensor]) -> Operator:
     """Registers a fused attention and its gradient.
 
@@ -251,19 +246,20 @@ def _make(name: str, names: str, options: str, composed: Callable[..., Tensor]) 
     """
     num_tensors = names.count("Tensor")
 
-    def settle(given: tuple[Any, ...]) -> tuple[Any, ...]:
-        if num_tensors == 4:
-            return given
-        seed = given[4]
-        return (*given[:4], *given[5:], 0 if seed is None else int(seed))
+    def settle(given: tuple[Any, ...]) -> tuple[Operands, tuple[Any, ...]]:
+        edge, options = given[3], given[4:]
+        edge = None if edge is None else edge.contiguous()
+        if num_tensors == 5:
+            seed, slope, dropout = options
+            options = slope, dropout, 0 if seed is None else int(seed)
+        return (given[0].contiguous(), given[1].contiguous(), given[2].contiguous(), edge), options
 
     def run(plan: EdgePlan, *given: Any) -> Statistics:
-        given = settle(given)
-        tensors = _operands(*given[:4])
+        tensors, options = settle(given)
         kernels = kernels_for(given[0]) if given[0].dtype in DTYPES else None
         if kernels is not None:
-            return kernels.attend(name, plan.order, tensors, given[4:])
-        ends = plan._ends()
+            return kernels.attend(name, plan.order, tensors, options)
+        ends, given = plan._ends(), (*tensors, *options)
         out = reference_attention.attend(name, *ends, given)
         return (out, *reference_attention.statistics(name, *ends, given))
 
@@ -290,16 +286,15 @@ def _make(name: str, names: str, options: str, composed: Callable[..., Tensor]) 
     def run_backward(
         plan: EdgePlan, grad: Tensor, out: Tensor, largest: Tensor, total: Tensor, *given: Any
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        given = settle(given)
-        tensors = _operands(*given[:4])
+        tensors, options = settle(given)
         kernels = kernels_for(grad) if grad.dtype in DTYPES else None
         if kernels is None:
             found: Sequence[Tensor | None]
-            found = reference_attention.backward(name, *plan._ends(), grad, given)
+            found = reference_attention.backward(name, *plan._ends(), grad, (*tensors, *options))
         else:
             orders, result = (plan.order, plan.T.order), (out, largest, total)
             found = kernels.attend_backward(
-                name, *orders, grad.contiguous(), result, tensors, given[4:]
+                name, *orders, grad.contiguous(), result, tensors, options
             )
         last = None if given[3] is None else found[3]
         return found[0], found[1], found[2], grad.new_empty(0) if last is None else last
