@@ -14,6 +14,7 @@ from torch.nn.functional import leaky_relu
 
 from gnnlab import ops
 from gnnlab.ops import EdgePlan
+from gnnlab.ops.attention import _GAT
 
 
 @dataclass
@@ -114,22 +115,41 @@ def std_oracle(src, dst, m, messages):
     return by_row(src, dst, m, row, torch.zeros(messages.shape[1:], dtype=messages.dtype))
 
 
-def attend(src, dst, m, values, scores):
+def philox(edge, head, seed):
+    """First word of Philox4x32-10, written from the paper."""
+    c = [edge & 0xFFFFFFFF, edge >> 32, head, 0]
+    k = [seed & 0xFFFFFFFF, seed >> 32]
+    for _ in range(10):
+        a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(b >> 32) ^ c[1] ^ k[0], b & 0xFFFFFFFF, (a >> 32) ^ c[3] ^ k[1], a & 0xFFFFFFFF]
+        k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return c[0]
+
+
+def kept(num_edges, heads, p, seed):
+    """What dropout multiplies the shares of (E, H) by."""
+    words = [[philox(e, h, seed) for h in range(heads)] for e in range(num_edges)]
+    keep = torch.tensor(words, dtype=torch.float64).view(num_edges, heads) >= p * 2**32
+    return keep.double() / (1 - p)
+
+
+def attend(src, dst, m, values, scores, keep=None):
     """Softmax of scores(i, edges) over the edges of i, times the rows of their sources."""
 
     def row(i, edges):
         share = scores(i, edges).softmax(0)
+        share = share if keep is None else share * keep[edges]
         return (share[..., None] * values[src[edges]]).sum(0)
 
     return by_row(src, dst, m, row, torch.zeros(values.shape[1:], dtype=values.dtype))
 
 
-def gat_oracle(src, dst, m, x, a_src, a_dst, edge=None):
+def gat_oracle(src, dst, m, x, a_src, a_dst, edge=None, keep=None):
     def scores(i, edges):
         score = a_src[src[edges]] + a_dst[i]
         return leaky_relu(score if edge is None else score + edge[edges], 0.2)
 
-    return attend(src, dst, m, x, scores)
+    return attend(src, dst, m, x, scores, keep)
 
 
 def gatv2_oracle(src, dst, m, x_src, x_dst, att, edge=None):
@@ -281,6 +301,15 @@ def attention_cases():
             call,
             oracle,
         )
+    seed, p = 0x0123_4567_89AB_CDEF, 0.4
+    yield Case(
+        "gat, dropout",  # the operator itself, which is told the seed
+        gat,
+        lambda plan, *given: _GAT(plan, *given, None, torch.tensor(seed), 0.2, p)[0],
+        lambda src, dst, m, *given: gat_oracle(
+            src, dst, m, *given, keep=kept(len(src), given[0].shape[1], p, seed)
+        ),
+    )
 
 
 CASES = [

@@ -46,6 +46,7 @@ def gat_aggregate(
         negative_slope: slope of LeakyReLU below 0.
         dropout_p: share of attention weights to drop, the others scaled up by 1 / (1 - dropout_p).
         generator: draws the seed of dropout; by default torch's own.
+            torch.compile(fullgraph=True) takes no generator.
 
     Shapes:
         x: (N, H, D); a_src: (N, H); a_dst: (M, H); edge_logit: (E, H) or None.
@@ -63,7 +64,8 @@ def gat_aggregate(
         tensor([[[2.]]])
 
     No array per edge is made or kept, with dropout neither: it is drawn again in the backward pass
-    (Philox, keyed by seed and edge). A second derivative is computed from the composed formula:
+    (Philox, keyed by seed and edge). Each call draws a new seed, compiled or not; a CUDA graph
+    repeats the seed of its capture. A second derivative is computed from the composed formula:
     right, and slower.
 
     Source: Velickovic et al., "Graph Attention Networks", ICLR 2018, equations (3) and (4).
@@ -75,10 +77,9 @@ def gat_aggregate(
         _shape("edge_logit", edge_logit, (plan.num_edges, heads))
     if not 0 <= dropout_p < 1:
         raise ValueError(f"gat_aggregate: dropout_p must be in [0, 1), got {dropout_p}")
-    seed = 0
-    if dropout_p > 0:
-        seed = int(torch.randint(2**62, (), generator=generator))
-    given = (x, a_src, a_dst, edge_logit, float(negative_slope), float(dropout_p), seed)
+    # A tensor, not a number: compiled code then draws it at each call.
+    seed = torch.randint(2**62, (), generator=generator) if dropout_p > 0 else None
+    given = (x, a_src, a_dst, edge_logit, seed, float(negative_slope), float(dropout_p))
     return cast(Tensor, _GAT(plan, *given)[0])
 
 
@@ -207,7 +208,7 @@ def _shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
 
 def _composed_gat(plan: EdgePlan, *given: Any) -> Tensor:
     """The formula in differentiable operators; for second derivatives."""
-    x, a_src, a_dst, edge, slope, dropout, seed = given
+    x, a_src, a_dst, edge, seed, slope, dropout = given
     scores = sddmm(plan, a_dst[..., None], a_src[..., None], op="add").squeeze(-1)
     if edge is not None:
         scores = scores + edge
@@ -238,14 +239,27 @@ def _composed_attention(plan: EdgePlan, *given: Any) -> Tensor:
 
 
 def _make(name: str, names: str, options: str, composed: Callable[..., Tensor]) -> Operator:
-    """Registers a fused attention and its gradient."""
+    """Registers a fused attention and its gradient.
+
+    The operator takes four tensors, in gat a fifth that holds the seed, and options. Kernels and
+    the reference take the seed as a number, last of the options (`settle`).
+    """
+    num_tensors = names.count("Tensor")
+
+    def settle(given: tuple[Any, ...]) -> tuple[Operands, tuple[Any, ...]]:
+        edge, options = given[3], given[4:]
+        edge = None if edge is None else edge.contiguous()
+        if num_tensors == 5:
+            seed, slope, dropout = options
+            options = slope, dropout, 0 if seed is None else int(seed)
+        return (given[0].contiguous(), given[1].contiguous(), given[2].contiguous(), edge), options
 
     def run(plan: EdgePlan, *given: Any) -> Statistics:
-        tensors = tuple(None if t is None else t.contiguous() for t in given[:4])
+        tensors, options = settle(given)
         kernels = kernels_for(given[0]) if given[0].dtype in DTYPES else None
         if kernels is not None:
-            return kernels.attend(name, plan.order, cast(Operands, tensors), given[4:])
-        ends = plan._ends()
+            return kernels.attend(name, plan.order, tensors, options)
+        ends, given = plan._ends(), (*tensors, *options)
         out = reference_attention.attend(name, *ends, given)
         return (out, *reference_attention.statistics(name, *ends, given))
 
@@ -257,10 +271,10 @@ def _make(name: str, names: str, options: str, composed: Callable[..., Tensor]) 
         return out, largest, torch.empty_like(largest)
 
     def grads(saved: Saved, plan: EdgePlan, grad: Tensor | None, *_: Any) -> Sequence[Any]:
-        if grad is None:
-            return [None] * (4 + len(saved.options))
         given = (*saved.tensors, *saved.options)
-        skipped = [None] * len(saved.options)
+        if grad is None:
+            return [None] * len(given)
+        skipped = [None] * (len(given) - 4)
         if torch.is_grad_enabled():
             return (*_through(composed, plan, given, saved.needs, grad), *skipped)
         outputs = (saved.outputs[0], saved.outputs[1], saved.outputs[2])
@@ -272,15 +286,16 @@ def _make(name: str, names: str, options: str, composed: Callable[..., Tensor]) 
     def run_backward(
         plan: EdgePlan, grad: Tensor, out: Tensor, largest: Tensor, total: Tensor, *given: Any
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        tensors = tuple(None if t is None else t.contiguous() for t in given[:4])
+        tensors, options = settle(given)
         kernels = kernels_for(grad) if grad.dtype in DTYPES else None
         if kernels is None:
             found: Sequence[Tensor | None]
-            found = reference_attention.backward(name, *plan._ends(), grad, given)
+            found = reference_attention.backward(name, *plan._ends(), grad, (*tensors, *options))
         else:
             orders, result = (plan.order, plan.T.order), (out, largest, total)
-            operands, grad = cast(Operands, tensors), grad.contiguous()
-            found = kernels.attend_backward(name, *orders, grad, result, operands, given[4:])
+            found = kernels.attend_backward(
+                name, *orders, grad.contiguous(), result, tensors, options
+            )
         last = None if given[3] is None else found[3]
         return found[0], found[1], found[2], grad.new_empty(0) if last is None else last
 
@@ -303,7 +318,7 @@ def _make(name: str, names: str, options: str, composed: Callable[..., Tensor]) 
         run=run,
         fake=fake,
         grads=grads,
-        keep=(0, 1, 2, 3, "out0", "out1", "out2"),
+        keep=(*range(num_tensors), "out0", "out1", "out2"),
     )
 
 
@@ -341,8 +356,8 @@ def _at(places: list[int], tensors: Sequence[Tensor | None]) -> list[Tensor | No
 
 _GAT = _make(
     "gat",
-    "Tensor x, Tensor a_src, Tensor a_dst, Tensor? edge",
-    "float slope, float dropout, int seed",
+    "Tensor x, Tensor a_src, Tensor a_dst, Tensor? edge, Tensor? seed",
+    "float slope, float dropout",
     _composed_gat,
 )
 _GATV2 = _make(

@@ -46,7 +46,7 @@ def _kept(name: str, share: Tensor, given: tuple[Any, ...]) -> Tensor | None:
     if name != "gat" or given[5] == 0:
         return None
     mask = keep_mask(share.shape[0], share.shape[1], given[5], given[6], share.device)
-    return mask / (1 - float(given[5]))
+    return mask.to(share.dtype) / (1 - float(given[5]))
 
 
 def attend(name: str, src: Tensor, dst: Tensor, num_dst: int, given: tuple[Any, ...]) -> Tensor:
@@ -117,9 +117,15 @@ def backward(
 
 
 def keep_mask(
-    num_edges: int, heads: int, dropout: float, seed: int, device: torch.device | None = None
+    num_edges: int,
+    heads: int,
+    dropout: float,
+    seed: int | Tensor,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Returns which of (E, H) survive dropout: Philox4x32-10 of edge and head, keyed by the seed.
+
+    A seed that is a tensor has int64 and no dimension; it may lie on the CPU for any `device`.
 
     Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
     """

@@ -281,42 +281,6 @@ def test_third_derivatives_of_sums_equal_those_of_plain_torch(backend):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_dropout_of_attention_is_drawn_again_in_the_backward_pass():
-    from gnnlab.ops import reference_attention
-
-    random = torch.Generator().manual_seed(0)
-    edge_index = torch.randint(6, (2, 40), generator=random)
-    plan, values = EdgePlan(edge_index, 6, 6), values_of(5)
-    x, a_src, a_dst = (t.requires_grad_() for t in (values(6, 2, 3), values(6, 2), values(6, 2)))
-
-    def call(*given):
-        fixed = torch.Generator().manual_seed(11)
-        return ops.gat_aggregate(plan, *given, dropout_p=0.4, generator=fixed)
-
-    assert torch.autograd.gradcheck(call, (x, a_src, a_dst))
-    keep = reference_attention.keep_mask(20_000, 2, 0.4, 12345)
-    assert abs(float(keep.double().mean()) - 0.6) < 0.01
-    without = ops.gat_aggregate(plan, x, a_src, a_dst)
-    assert not torch.equal(call(x, a_src, a_dst), without)
-    many = torch.stack(
-        [
-            ops.gat_aggregate(plan, x.detach(), a_src.detach(), a_dst.detach(), dropout_p=0.4)
-            for _ in range(400)
-        ]
-    )
-    torch.testing.assert_close(many.mean(0), without.detach(), rtol=0.3, atol=0.3)
-
-
-def test_philox_is_the_published_one():
-    """Known answers of Random123 for counters and keys of zeros, and of ones."""
-    from gnnlab.ops.reference_attention import keep_mask
-
-    # Philox4x32-10(counter 0, key 0) begins with 6627e8d5.
-    threshold = 0x6627E8D5 / 2**32
-    assert bool(keep_mask(1, 1, threshold, 0))
-    assert not bool(keep_mask(1, 1, threshold + 2**-32, 0))
-
-
 @pytest.mark.parametrize(
     "look",
     [

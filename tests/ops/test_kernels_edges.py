@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from operators import philox
 from torch.nn.functional import leaky_relu
 
 from gnnlab import ops
@@ -151,17 +152,6 @@ def test_a_star_goes_through_blocks(kind, shape):
     p = Problem(40, 3, 13_000, *shape, torch.float64)
     check_attention(kind, p, True)
     check_attention(kind, Problem(2, 50, 9_000, *shape, torch.float32), False)  # long sources
-
-
-def philox(edge, head, seed):
-    """First word of Philox4x32-10, written from the paper."""
-    c = [edge & 0xFFFFFFFF, edge >> 32, head, 0]
-    k = [seed & 0xFFFFFFFF, seed >> 32]
-    for _ in range(10):
-        a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
-        c = [(b >> 32) ^ c[1] ^ k[0], b & 0xFFFFFFFF, (a >> 32) ^ c[3] ^ k[1], a & 0xFFFFFFFF]
-        k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
-    return c[0]
 
 
 def test_philox_is_that_of_the_paper():

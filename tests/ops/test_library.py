@@ -1,8 +1,10 @@
 """Finding and switching the compiled kernels."""
 
 import os
+import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -35,12 +37,24 @@ print(out.sum().item(), ops.backend(), before, texts)
 print(ops.status().reason)
 """
 
+OPENMP_COPIES = """
+import re
+import torch
+from gnnlab import ops
+plan = ops.EdgePlan(torch.randint(9, (2, 50)), 9, 9)
+x = torch.randn(9, 4, requires_grad=True)
+torch.ones(1000, 100).sum()
+ops.spmm(plan, x).sum().backward()
+with open("/proc/self/maps") as maps:
+    print(ops.backend(), *set(re.findall("/.*/lib(?:g|i|)omp[^/ ]*$", maps.read(), re.M)))
+"""
 
-def run(**environment):
+
+def run(program=PROGRAM, **environment):
     clean = {k: v for k, v in os.environ.items() if not k.startswith("GNNLAB_")}
     clean["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [clean.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         env={**clean, **environment},
         capture_output=True,
         text=True,
@@ -119,9 +133,39 @@ def test_the_library_shares_the_threads_of_torch():
 
 
 @needs_kernels
-def test_no_kernel_of_one_instruction_set_is_shared_with_another():
-    import shutil
+@pytest.mark.slow
+def test_a_fresh_process_loads_one_openmp():
+    if not Path("/proc/self/maps").exists() or not ops.status().openmp:
+        pytest.skip("needs Linux and a build with OpenMP")
+    backend, *copies = run(OPENMP_COPIES, GNNLAB_KERNELS=ops.status().path).split()
+    assert backend == "cpu"
+    assert len(copies) == 1
+    assert "/libgomp" in copies[0]
 
+
+@needs_kernels
+def test_the_library_asks_for_system_libraries_only():
+    if shutil.which("readelf") is None:
+        pytest.skip("readelf is not installed")
+    done = subprocess.run(
+        ["readelf", "-dW", ops.status().path], capture_output=True, text=True, check=True
+    )
+    needed = {
+        line.split("[")[1].rstrip("]") for line in done.stdout.splitlines() if "(NEEDED)" in line
+    }
+    plain = {"libstdc++.so.6", "libgcc_s.so.1", "libm.so.6", "libc.so.6", "libgomp.so.1"}
+    assert {name for name in needed - plain if not name.startswith("ld-linux")} == set()
+    assert ("libgomp.so.1" in needed) == ops.status().openmp
+    assert "PATH)" not in done.stdout  # RPATH or RUNPATH would find other copies
+
+
+@needs_kernels
+def test_the_library_leaves_room_in_a_wheel_of_5_megabytes():
+    assert len(zlib.compress(Path(ops.status().path).read_bytes())) < 4_500_000
+
+
+@needs_kernels
+def test_no_kernel_of_one_instruction_set_is_shared_with_another():
     if shutil.which("nm") is None:
         pytest.skip("nm is not installed")
     done = subprocess.run(

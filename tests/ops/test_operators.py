@@ -171,8 +171,8 @@ def test_index_dtype_and_layout_of_inputs_do_not_matter(case):
         for given in (tensors, apart, rows, every_other):
             close(case.call(plan, *given), expected, 1e-10)
     order = edge_index[1].sort(stable=True).indices
-    if case.name.startswith("gather") or "sddmm" in case.name:
-        return  # one result per edge, in the caller's order
+    if case.name.startswith("gather") or "sddmm" in case.name or "dropout" in case.name:
+        return  # one result, or one random number, per edge in the caller's order
     sorted_inputs = [t[order] if len(t) == edge_index.shape[1] else t for t in tensors]
     plan = ops.EdgePlan(edge_index[:, order], n, m)
     found = case.call(plan, *sorted_inputs)
