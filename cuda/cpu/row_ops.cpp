@@ -106,8 +106,53 @@ void emit(const Dims& dims, const Compute<S>* data, const Compute<S>* factor, S*
   });
 }
 
+// The same for rows of one number, where vectors would be nearly empty.
+template <typename S, typename I>
+void single_dots(const Dims&, const gnnlab_rows& rows, const Chunk& c, const S* a, int64_t lda, const S* b,
+                 int64_t ldb, Compute<S>* g, const void* perm, int64_t base) {
+  const I *place = static_cast<const I*>(perm), *col = static_cast<const I*>(rows.col);
+  for (int64_t row = c.first; row < c.last; ++row) {
+    const Compute<S> own = item(a + row * lda);
+    const int64_t end = row_end(rows, c, row);
+    for (int64_t k = row_begin(rows, c, row); k < end; ++k)
+      g[one_by_one(listed(place, k)) - base] = own * item(b + one_by_one(listed(col, k)) * ldb);
+  }
+}
+// With g: both; without: sums alone.
+template <typename S, typename I>
+void single_rows(const gnnlab_rows& rows, const Chunk& c, const S* a, int64_t lda, const Compute<S>* p,
+                 const S* b, int64_t ldb, const Compute<S>* factor, Compute<S>* g, S* out, int64_t ldo,
+                 Compute<S>* slot) {
+  const I* col = static_cast<const I*>(rows.col);
+  for (int64_t row = c.first; row < c.last; ++row) {
+    const Compute<S> own = g ? item(a + row * lda) : 0;
+    Compute<S> total = 0;
+    const int64_t end = row_end(rows, c, row);
+    for (int64_t k = row_begin(rows, c, row); k < end; ++k) {
+      const Compute<S> other = item(b + one_by_one(listed(col, k)) * ldb);
+      total += p[k - c.begin] * other;
+      if (g) g[k - c.begin] = own * other;
+    }
+    if (slot) store_lanes(slot, first_lanes(same(total), Compute<S>{0}, 1));
+    else store<S, 1>(out + row * ldo, factor ? total * factor[row - c.first] : total);
+  }
+}
+template <typename S, typename I>
+void single_sums(const Dims&, const gnnlab_rows& rows, const Chunk& c, const Compute<S>* p, const S* b,
+                 int64_t ldb, const Compute<S>* factor, S* out, int64_t ldo, Compute<S>* slot, Compute<S>*) {
+  single_rows<S, I>(rows, c, nullptr, 0, p, b, ldb, factor, nullptr, out, ldo, slot);
+}
+template <typename S, typename I>
+void single_both(const Dims&, const gnnlab_rows& rows, const Chunk& c, const S* a, int64_t lda,
+                 const Compute<S>* p, const S* b, int64_t ldb, Compute<S>* g, S* out, int64_t ldo,
+                 Compute<S>* slot, Compute<S>*) {
+  single_rows<S, I>(rows, c, a, lda, p, b, ldb, nullptr, g, out, ldo, slot);
+}
+
 template <typename S, typename I>
 RowOps<S> find(Dims* dims) {
+  if (dims->heads == 1 && dims->width == 1)
+    return {single_dots<S, I>, single_sums<S, I>, single_both<S, I>, emit<S, Loose<Compute<S>>>};
   return with_shape<S, I>(dims->heads, dims->width, [&](auto tag) {
     using Shape = typename decltype(tag)::type;
     dims->packs = Shape(*dims).packs();

@@ -10,6 +10,7 @@
 //   instruction sets agree. bfloat16 and float16: float32 throughout, rounded once at the end.
 // Measured by: gnnlab.bench.ops, rows "spmm" and "segment".
 #include "families.h"
+#include "pages.h"
 #include "row_reduce.h"
 
 namespace gnnlab::GNNLAB_NS {
@@ -52,6 +53,9 @@ int run(const ReduceArgs& a) {
   using C = Compute<S>;
   constexpr Int<C> kFlip = std::is_floating_point_v<C> ? std::numeric_limits<Int<C>>::min() : Int<C>(-1);
   const gnnlab_rows& rows = *a.rows;
+  const int64_t items = rows.num_rows * a.heads * a.width;
+  advise_huge_pages(a.out, items * static_cast<int64_t>(sizeof(S)));
+  if (a.arg) advise_huge_pages(a.arg, items * rows.index_bytes);
   const RowJob<S> job{rows.indptr, rows.num_rows, rows.num_edges, static_cast<const S*>(a.x), a.ldx,
                       a.heads, a.width, a.reduce == GNNLAB_MEAN,
                       a.reduce == GNNLAB_MIN ? kFlip : Int<C>(0), static_cast<S*>(a.out), a.arg,

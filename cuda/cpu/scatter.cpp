@@ -46,10 +46,7 @@ GNNLAB_INLINE void take_in(T* out, const T* src) {
   if constexpr (SCAN == kLargest) y = x > y ? x : y;
   if constexpr (SCAN == kSmallest) y = x < y ? x : y;
   if constexpr (SCAN != kAdd && std::is_floating_point_v<T>) y = x == x ? y : x;
-#if defined(__SSE2__)
-  // A lone number must be written whether it changed or not: branches would be guessed wrong.
-  if constexpr (N == 1 && std::is_floating_point_v<T>) __asm__("" : "+x"(y));
-#endif
+  if constexpr (N == 1 && SCAN != kAdd) always_written(y);
   __builtin_memcpy(out, &y, sizeof y);
 }
 

@@ -25,6 +25,16 @@ constexpr int lanes_for(int bytes, int item) {
 
 #define GNNLAB_INLINE inline __attribute__((always_inline))
 
+// Keeps the compiler from turning a choice between two numbers into a branch, which maxima of random
+// numbers would make the processor guess wrong.
+template <typename T>
+GNNLAB_INLINE void always_written([[maybe_unused]] T& number) {
+#if defined(__SSE2__)
+  if constexpr (std::is_floating_point_v<T>) __asm__("" : "+x"(number));
+  else __asm__("" : "+r"(number));
+#endif
+}
+
 // x > value ? x : value in one instruction, which compilers do not always find.
 template <typename C, int N>
 GNNLAB_INLINE Vec<C, N> larger(Vec<C, N> x, Vec<C, N> value) {
@@ -42,7 +52,9 @@ GNNLAB_INLINE Vec<C, N> larger(Vec<C, N> x, Vec<C, N> value) {
   if constexpr (kF32 && N == 4) return _mm_max_ps(x, value);
   if constexpr (kF64 && N == 2) return _mm_max_pd(x, value);
 #endif
-  return x > value ? x : value;
+  Vec<C, N> most = x > value ? x : value;
+  if constexpr (N == 1) always_written(most);
+  return most;
 }
 
 // arg becomes position where value < x.
@@ -60,7 +72,13 @@ GNNLAB_INLINE void mark(Vec<Int<C>, N>& arg, Vec<C, N> value, Vec<C, N> x, Vec<I
     return;
   }
 #endif
-  arg = value < x ? position : arg;
+  if constexpr (N == 1) {
+    Int<C> keep = static_cast<Int<C>>(value < x) - 1;
+    always_written(keep);
+    arg = (arg & keep) | (position & ~keep);
+  } else {
+    arg = value < x ? position : arg;
+  }
 }
 
 // Remembers whether one of the vectors shown to it held a NaN.
