@@ -1,4 +1,4 @@
-"""The CPU kernels of rows against formulas in float64: widths, strategies, threads, kept weights."""
+"""The CPU kernels of rows against float64: widths, strategies, threads, kept weights."""
 
 import numpy as np
 import pytest
