@@ -36,10 +36,10 @@ class Refused(Exception):
     """The library does not cover this case; the text says why."""
 
 
-def refuse_large(setting: Setting, width: int) -> None:
-    """Raises Refused where one array of messages alone would need more than 1.2 GB."""
-    if setting.e * width * 4 > 1_200_000_000:
-        raise Refused("an array of messages would need more than 1.2 GB")
+def refuse_large(setting: Setting, width: int, largest: int = 640) -> None:
+    """Raises Refused where one array of messages alone would need more than `largest` MB."""
+    if setting.e * width * 4 > largest << 20:
+        raise Refused(f"an array of messages would need more than {largest} MB")
 
 
 class Family(Protocol):

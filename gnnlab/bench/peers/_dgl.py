@@ -118,7 +118,7 @@ class Dgl:
 
     def gat_backward(self, case: Case) -> dict[str, Any]:
         given = case.inputs
-        refuse_large(self.s, given["heads"] * given["depth"])
+        refuse_large(self.s, given["heads"] * given["depth"], 1200)
         along = [given[k] for k in ("x", "a_src", "a_dst")]
 
         def run() -> Any:

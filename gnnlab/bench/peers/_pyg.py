@@ -13,7 +13,7 @@ from gnnlab.bench._cases import leaky
 from gnnlab.bench._machine import Call
 from gnnlab.bench._setting import Case, Setting
 from gnnlab.bench.peers import PLAIN, refuse_large
-from gnnlab.bench.peers._torch import starts
+from gnnlab.bench.peers._torch import is_moderate, starts
 
 __all__ = ["Pyg"]
 
@@ -70,7 +70,7 @@ class Pyg:
         found: dict[str, Any] = {
             "PyG EdgeIndex": lambda: self.edges.matmul(x, weight, reduce=how, transpose=True)
         }
-        if plain and s.e * x.shape[1] * 4 <= 1_200_000_000:
+        if plain and is_moderate(s, x.shape[1]):
             given = case.inputs["weight"] if weight is not None else None
             found[f"{PLAIN}: gather+scatter"] = lambda: self._messages(x, given, how)
         return found
@@ -121,13 +121,13 @@ class Pyg:
 
     def gat(self, case: Case) -> dict[str, Any]:
         given = case.inputs
-        refuse_large(self.s, given["heads"] * given["depth"])
+        refuse_large(self.s, given["heads"] * given["depth"], 1200)
         along = [given[k] for k in ("x", "a_src", "a_dst")]
         return {f"{PLAIN}: GATConv's code": lambda: self._attention(*along)}
 
     def gat_backward(self, case: Case) -> dict[str, Any]:
         given = case.inputs
-        refuse_large(self.s, given["heads"] * given["depth"])
+        refuse_large(self.s, given["heads"] * given["depth"], 1200)
         along = [given[k] for k in ("x", "a_src", "a_dst")]
 
         def run() -> Any:
