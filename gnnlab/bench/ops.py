@@ -153,7 +153,9 @@ class _Job:
     def _cases(self, setting: Setting) -> Iterator[Case]:
         widths = self.widths if setting.graph.has_target else (64,)
         for cases in (forward(setting, widths), backward(setting, widths)):
-            yield from (case for case in cases if self.only in case.op)
+            for case in cases:
+                if self.only in case.op and (setting.graph.has_target or case.size is not None):
+                    yield case
 
     def _row(self, case: Case, peers: Sequence[Family]) -> dict[str, Any] | None:
         """Checks all calls, then times those that gave the right result."""
