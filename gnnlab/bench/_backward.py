@@ -41,14 +41,15 @@ def gradient(forward: Callable[[], Tensor], inputs: Sequence[Tensor], grad: Tens
 def backward(setting: Setting, widths: Sequence[int]) -> Iterator[Case]:
     """Yields the backward cases of one graph."""
     for width in widths:
-        yield from _spmm(setting, width)
+        if setting.e * width * 4 <= 2 * LARGEST:
+            yield from _spmm(setting, width)
         if setting.e * width * 4 <= LARGEST:
             yield _scatter(setting, width)
             yield _gather(setting, width)
     for heads in (1, 8):
         yield _softmax(setting, heads)
     for heads, depth in HEADS:
-        if setting.e * heads * depth * 4 <= LARGEST:
+        if 2 * setting.e * heads * depth * 4 <= LARGEST:
             yield _gat(setting, heads, depth)
 
 

@@ -64,8 +64,8 @@ def measure(
 ) -> dict[str, Times]:
     """Times all calls in turn. The first call is ours; those far behind take fewer turns.
 
-    Every call takes one turn; one that is twice as slow as the two fastest takes a second, and
-    only calls within that take all. Slowness is judged anew at every turn by the fastest run so
+    Every call takes one turn; only calls within twice the time of the two fastest take all.
+    Slowness is judged anew at every turn by the fastest run so
     far, since a library may prepare things in its first.
 
     Args:
@@ -90,7 +90,7 @@ def measure(
         pace = sorted(best.values())[:2][-1]
         for name, call in calls.items():
             slowness = best[name] / pace
-            if turn == 0 or name == ours or slowness <= 2 or (turn == 1 and slowness <= 8):
+            if turn == 0 or name == ours or slowness <= 2:
                 taken[name].append(sample(call))
                 best[name] = min(best[name], taken[name][-1])
     return {name: Times(statistics.median(t), min(t)) for name, t in taken.items()}

@@ -108,7 +108,6 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 _BY_WIDTH = {op for op in TARGETS if not op.startswith(("plan", "edge softmax", "GAT"))}
-_BY_WIDTH.add("spmm weighted sum, new weights")
 
 
 def _has_letter(row: Mapping[str, Any]) -> bool:
