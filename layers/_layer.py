@@ -15,7 +15,7 @@ __all__ = ["Layer"]
 
 
 class Layer(nn.Module):
-    """A message-passing layer: ``layer(x, edges, ...)``, with a citation and a list of what it takes.
+    """A message-passing layer, ``layer(x, edges, ...)``, with a citation.
 
     Subclasses say which of their parameters has which name in the PyG layer of the same name;
     `load_pyg` and `to_pyg` follow from that.
@@ -77,7 +77,7 @@ class Layer(nn.Module):
             raise TypeError(f"{name}.load_pyg needs PyG's {name}, got {other}")
         for ours, theirs in self._pyg_options.items():
             mine, its = getattr(self, ours), getattr(layer, theirs)
-            if mine != its:
+            if mine != ("sum" if its == "add" else its):
                 raise ValueError(
                     f"{name}: {ours} is {mine!r} here, but {theirs} is {its!r} in PyG's"
                 )

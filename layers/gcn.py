@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from gnnlab.layers._layer import Layer
-from gnnlab.layers._loops import has_loops, with_loops
 from gnnlab.layers._message_passing import Edges, prepare
-from gnnlab.ops import EdgePlan, scatter, spmm
+from gnnlab.layers._normalized import normalized
+from gnnlab.ops import spmm
 
 __all__ = ["GCNConv"]
 
@@ -97,26 +99,20 @@ class GCNConv(Layer):
         plan, weight = given.plan, given.edge_weight
         if weight is not None:
             weight = weight.to(x.dtype)
+        if self.normalize:
+            loop = 2.0 if self.improved else 1.0
+            propagate: Callable[[Tensor], Tensor] = normalized(
+                plan, weight, loop if self.self_loops else 0.0, x.dtype
+            )
+        else:
+            propagate = functools.partial(spmm, plan, weight=weight)
         narrows = self.out_dim < self.in_dim  # then fewer columns are moved along edges
         if narrows:
             x = nn.functional.linear(x, self.weight)
-        h = self._propagate(plan, x, weight)
+        h = propagate(x)
         if not narrows:
             return nn.functional.linear(h, self.weight, self.bias)
         return h if self.bias is None else h + self.bias
-
-    def _propagate(self, plan: EdgePlan, x: Tensor, weight: Tensor | None) -> Tensor:
-        if not self.normalize:
-            return spmm(plan, x, weight)
-        loop = (2.0 if self.improved else 1.0) if self.self_loops else 0.0
-        if self.self_loops and has_loops(plan):  # loops among the edges keep their weight
-            loops = with_loops(plan)
-            given = x.new_ones(plan.num_edges) if weight is None else weight
-            plan, weight, loop = loops.plan, loops.weights(given, loop), 0.0
-        scale = _scale(plan, weight, loop, x.dtype)
-        x = scale * x
-        total = spmm(plan, x, weight)
-        return scale * (total if loop == 0 else total + (x if loop == 1 else loop * x))
 
     def _make_pyg(self, library: Any) -> nn.Module:
         return library.GCNConv(  # type: ignore[no-any-return]
@@ -134,18 +130,3 @@ class GCNConv(Layer):
         options += ", improved=True" * self.improved
         options += ", self_loops=False" * (self.normalize and not self.self_loops)
         return f"{self.in_dim}, {self.out_dim}{options}" + ", bias=False" * (self.bias is None)
-
-
-def _scale(plan: EdgePlan, weight: Tensor | None, loop: float, dtype: torch.dtype) -> Tensor:
-    """Returns 1 / sqrt(d) as a column, 0 where d is not positive; (N, 1)."""
-    if weight is None:
-        return plan.derived(
-            ("inverse root degree", loop, dtype),
-            lambda: _root(plan.counts.double() + loop).to(dtype),
-        )
-    return _root(scatter(weight, plan.dst, plan.num_dst, plan=plan) + loop)
-
-
-def _root(degree: Tensor) -> Tensor:
-    positive = degree > 0
-    return torch.where(positive, torch.where(positive, degree, 1.0).rsqrt(), 0.0).unsqueeze(1)

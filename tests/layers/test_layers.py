@@ -10,13 +10,20 @@ import gnnlab.layers
 from gnnlab import ops
 from gnnlab.graph import Graph
 from gnnlab.layers import (
+    APPNP,
+    CGConv,
+    ChebConv,
+    EdgeConv,
     GATConv,
     GATv2Conv,
     GCNConv,
     GINConv,
     GINEConv,
     LGConv,
+    NNConv,
+    ResGatedGraphConv,
     SAGEConv,
+    SGConv,
     TransformerConv,
 )
 from gnnlab.layers._message_passing import prepare
@@ -34,6 +41,26 @@ TABLE = [
     ("LGConv plain sum", lambda: LGConv(normalize=False), {"edge_weight": True}),
     ("GCNConv", lambda: GCNConv(5, 3), {"edge_weight": True, "out_dim": 3, "bipartite": False}),
     ("GCNConv wide", lambda: GCNConv(5, 8), {"out_dim": 8, "bipartite": False}),
+    (
+        "SGConv",
+        lambda: SGConv(5, 3, steps=2),
+        {"edge_weight": True, "out_dim": 3, "bipartite": False},
+    ),
+    ("APPNP", lambda: APPNP(3, 0.2, dropout=0.3), {"edge_weight": True, "bipartite": False}),
+    (
+        "ChebConv",
+        lambda: ChebConv(5, 3, terms=3),
+        {"edge_weight": True, "out_dim": 3, "bipartite": False},
+    ),
+    ("EdgeConv", lambda: EdgeConv(network(10, 4)), {"out_dim": 4}),
+    ("CGConv", lambda: CGConv(5, edge_dim=2, batch_norm=True), {"edge_dim": 2}),
+    ("NNConv", lambda: NNConv(5, 3, nn.Linear(2, 15)), {"edge_dim": 2, "out_dim": 3}),
+    ("ResGatedGraphConv", lambda: ResGatedGraphConv(5, 3), {"out_dim": 3}),
+    (
+        "ResGatedGraphConv with edges",
+        lambda: ResGatedGraphConv(5, 3, edge_dim=2),
+        {"edge_dim": 2, "out_dim": 3},
+    ),
     ("SAGEConv mean", lambda: SAGEConv(5, 3), {"edge_weight": True, "out_dim": 3}),
     ("SAGEConv max", lambda: SAGEConv(5, 4, reduce="max", project=True), {"out_dim": 4}),
     ("SAGEConv sum", lambda: SAGEConv(5, 7, reduce="sum", normalize=True), {"out_dim": 7}),

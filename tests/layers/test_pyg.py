@@ -6,12 +6,19 @@ from torch import nn
 
 from gnnlab.graph import Graph
 from gnnlab.layers import (
+    APPNP,
+    CGConv,
+    ChebConv,
+    EdgeConv,
     GATConv,
     GATv2Conv,
     GCNConv,
     GINConv,
     GINEConv,
+    NNConv,
+    ResGatedGraphConv,
     SAGEConv,
+    SGConv,
     TransformerConv,
 )
 
@@ -37,6 +44,20 @@ TABLE = [
     ("GCNConv improved", lambda: GCNConv(5, 8, improved=True), "weight", False),
     ("GCNConv without loops", lambda: GCNConv(5, 3, self_loops=False), "weight", False),
     ("GCNConv as a sum", lambda: GCNConv(5, 8, normalize=False), "weight", False),
+    ("SGConv", lambda: SGConv(5, 3, steps=3), "weight", False),
+    ("SGConv wide", lambda: SGConv(5, 8, steps=2, self_loops=False, bias=False), None, False),
+    ("APPNP", lambda: APPNP(4, 0.15), "weight", False),
+    ("APPNP plain", lambda: APPNP(3, 0.3, normalize=False), None, False),
+    ("ChebConv", lambda: ChebConv(5, 3, terms=4), "weight", False),
+    ("ChebConv plain", lambda: ChebConv(5, 3, terms=2, bias=False), None, False),
+    ("EdgeConv", lambda: EdgeConv(network(10, 4)), None, False),
+    ("EdgeConv sum", lambda: EdgeConv(network(10, 4), reduce="sum"), None, True),
+    ("CGConv", lambda: CGConv(5, edge_dim=2), 2, False),
+    ("CGConv pair", lambda: CGConv((5, 4), batch_norm=True, bias=False), None, True),
+    ("NNConv", lambda: NNConv(5, 3, nn.Linear(2, 15)), 2, False),
+    ("NNConv pair", lambda: NNConv((5, 4), 3, nn.Linear(2, 15), reduce="mean"), 2, True),
+    ("ResGatedGraphConv", lambda: ResGatedGraphConv(5, 3), None, False),
+    ("ResGatedGraphConv edges", lambda: ResGatedGraphConv((5, 4), 3, edge_dim=2), 2, True),
     ("SAGEConv", lambda: SAGEConv(5, 3), None, False),
     ("SAGEConv max", lambda: SAGEConv(5, 8, reduce="max", project=True), None, False),
     ("SAGEConv sum", lambda: SAGEConv(5, 3, reduce="sum", normalize=True, bias=False), None, False),
@@ -160,7 +181,9 @@ def test_load_pyg_says_what_does_not_fit():
     before = {k: v.clone() for k, v in layer.state_dict().items()}
     with pytest.raises(ValueError, match=r"att_src has shape \(2, 3\), but att_src .* \(1, 2, 4\)"):
         layer.load_pyg(pyg.GATConv(5, 4, heads=2))
-    with pytest.raises(ValueError, match="PyG's layer has .*lin_edge.weight.*, this one does not"):
+    with pytest.raises(
+        ValueError, match=r"PyG's layer has .*lin_edge\.weight.*, this one does not"
+    ):
         layer.load_pyg(pyg.GATConv(5, 3, heads=2, edge_dim=2))
     with pytest.raises(ValueError, match="bias has no counterpart bias in PyG's layer"):
         layer.load_pyg(pyg.GATConv(5, 3, heads=2, bias=False))
