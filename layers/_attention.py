@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from gnnlab.layers._layer import Layer
-from gnnlab.layers._loops import mean_of_edges, with_loops
+from gnnlab.layers._loops import mean_of_edges, with_extra_loops, with_loops
 from gnnlab.layers._message_passing import Given
 from gnnlab.ops import EdgePlan
 
-__all__ = ["HeadedLayer"]
+__all__ = ["HeadedLayer", "matrix"]
+
+
+def matrix(rows: int, columns: int | None) -> nn.Parameter | None:
+    """Returns a matrix to be filled, None if it has no columns."""
+    return None if columns is None else nn.Parameter(torch.empty(rows, columns))
 
 
 class HeadedLayer(Layer):
@@ -65,15 +71,22 @@ class HeadedLayer(Layer):
         out = out.flatten(1) if self.concat else out.mean(1)
         return out if self.bias is None else out + self.bias
 
-    def _looped(self, given: Given, edge_attr: Tensor | None) -> tuple[EdgePlan, Tensor | None]:
-        """Returns the plan, with loops if the layer wants them, and the features of its edges."""
+    def _looped(
+        self, given: Given, edge_attr: Tensor | None
+    ) -> tuple[EdgePlan, Tensor | None, Tensor | None]:
+        """Returns the plan, with loops if the layer wants them, and the features of its edges.
+
+        The third result says which edges count, (E,) bool; None: all of them.
+        """
         plan = given.plan
         if not self.self_loops or plan.num_src != plan.num_dst or given.is_bipartite:
-            return plan, edge_attr
+            return plan, edge_attr, None
+        if torch.compiler.is_compiling():
+            return with_extra_loops(plan, edge_attr)
         loops = with_loops(plan)
         if edge_attr is not None:
             edge_attr = loops.fresh(edge_attr, mean_of_edges(plan, loops, edge_attr))
-        return loops.plan, edge_attr
+        return loops.plan, edge_attr, None
 
     def _library_arguments(self) -> dict[str, Any]:
         return {

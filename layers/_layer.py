@@ -31,6 +31,10 @@ class Layer(nn.Module):
     _pyg_options: ClassVar[dict[str, str]] = {}
     """Our attribute -> PyG's: options that are no parameters, and must agree."""
 
+    def _pyg_ignored(self) -> tuple[str, ...]:
+        """Returns how parameters begin that PyG's layer has and does not use."""
+        return ()
+
     def load_pyg(self, layer: nn.Module) -> Self:
         """Copies the weights of the PyG layer of the same name; returns this layer.
 
@@ -61,6 +65,8 @@ class Layer(nn.Module):
                 f"{type(self).__name__}.to_pyg needs torch_geometric: pip install 'gnnlab[pyg]'"
             ) from None
         made = self._make_pyg(theirs)
+        for parameter in self.parameters():
+            made = made.to(parameter.device, parameter.dtype)
         with torch.no_grad():
             for _, own, other in self._pairs(made):
                 other.copy_(own.reshape(other.shape))
@@ -97,7 +103,7 @@ class Layer(nn.Module):
                             f"layer has {tuple(found[wanted].shape)}"
                         )
                     pairs[wanted] = key, tensor, found[wanted]
-        left = set(found) - set(pairs)
+        left = {n for n in set(found) - set(pairs) if not n.startswith(self._pyg_ignored())}
         if left:
             raise ValueError(
                 f"{name}: PyG's layer has {', '.join(sorted(left))}, this one does not"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gnnlab.ops import EdgePlan, scatter
 
-__all__ = ["Loops", "has_loops", "mean_of_edges", "with_loops"]
+__all__ = ["Loops", "has_loops", "mean_of_edges", "with_extra_loops", "with_loops"]
 
 
 class Loops(NamedTuple):
@@ -63,6 +63,29 @@ def with_loops(plan: EdgePlan) -> Loops:
         return Loops(made, kept, old)
 
     return plan.derived("with loops", build)
+
+
+def with_extra_loops(
+    plan: EdgePlan, edge_attr: Tensor | None
+) -> tuple[EdgePlan, Tensor | None, Tensor]:
+    """Returns the plan with one more loop per node, and which edges count (old loops do not).
+
+    The shapes do not depend on what the edges are, as torch.compile wants it.
+
+    Returns:
+        plan: E + N edges; edge_attr: (E + N, *), loops hold the mean of the node's other in-edges;
+        counts: (E + N,) bool.
+    """
+    nodes = torch.arange(plan.num_dst, device=plan.device, dtype=plan.src.dtype)
+    ends = torch.stack([torch.cat([plan.src, nodes]), torch.cat([plan.dst, nodes])])
+    proper = plan.src != plan.dst
+    if edge_attr is not None:
+        share = proper.to(edge_attr.dtype)
+        total = scatter(edge_attr * share[:, None], plan.dst, plan.num_dst, plan=plan)
+        number = scatter(share, plan.dst, plan.num_dst, plan=plan).clamp(min=1)
+        edge_attr = torch.cat([edge_attr, total / number[:, None]])
+    made = EdgePlan(ends, plan.num_src, plan.num_dst, validate=False)
+    return made, edge_attr, torch.cat([proper, torch.ones_like(nodes, dtype=torch.bool)])
 
 
 def mean_of_edges(plan: EdgePlan, loops: Loops, given: Tensor) -> Tensor:

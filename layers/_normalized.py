@@ -19,8 +19,8 @@ class Normalized(NamedTuple):
     plan: EdgePlan
     weight: Tensor | None
     """Weights of A; None: 1."""
-    loop: float
-    """Weight of the loops that are not edges of the plan."""
+    loop: float | Tensor
+    """Weight of the loops that are not edges of the plan; one, or one per node (N, 1)."""
     scale: Tensor
     """D^-1/2 as a column, (N, 1)."""
 
@@ -28,8 +28,10 @@ class Normalized(NamedTuple):
         """Returns S x, (N, F)."""
         x = self.scale * x
         total = spmm(self.plan, x, self.weight)
-        if self.loop:
-            total = total + (x if self.loop == 1 else self.loop * x)
+        if isinstance(self.loop, Tensor) or self.loop not in (0, 1):
+            total = total + self.loop * x
+        elif self.loop:
+            total = total + x
         return self.scale * total
 
 
@@ -44,6 +46,10 @@ def normalized(
         loop: weight of the loop of a node that has none among the edges; 0: no loops are added.
         dtype: of the features.
     """
+    if loop and torch.compiler.is_compiling():  # shapes may not depend on the edges there
+        weight, own = _without_loops(plan, weight, loop, dtype)
+        degree = scatter(weight, plan.dst, plan.num_dst, plan=plan) + own
+        return Normalized(plan, weight, own.unsqueeze(1), inverse_root(degree))
     if loop and has_loops(plan):  # loops among the edges keep their weight
         loops = with_loops(plan)
         given = torch.ones(plan.num_edges, dtype=dtype, device=plan.device)
@@ -57,6 +63,21 @@ def normalized(
     else:
         scale = inverse_root(scatter(weight, plan.dst, plan.num_dst, plan=plan) + loop)
     return Normalized(plan, weight, loop, scale)
+
+
+def _without_loops(
+    plan: EdgePlan, weight: Tensor | None, loop: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Returns weights that are 0 on loops (E,), and that of each node's loop, or `loop` (N,)."""
+    given = (
+        torch.ones(plan.num_edges, dtype=dtype, device=plan.device) if weight is None else weight
+    )
+    nowhere = plan.num_dst
+    at = torch.where(plan.src == plan.dst, plan.dst, nowhere).long()
+    order = torch.arange(plan.num_edges, device=plan.device)
+    last = order.new_full((nowhere + 1,), -1).scatter_reduce(0, at, order, "amax")[:nowhere]
+    own = torch.cat([given, given.new_full((1,), loop)])[last]  # -1 is the place behind the edges
+    return torch.where(plan.src == plan.dst, 0.0, given), own
 
 
 def inverse_root(degree: Tensor) -> Tensor:

@@ -119,8 +119,9 @@ def _entries(
         return plan, x.new_ones(plan.num_edges) if weight is None else weight
     plan = s.plan
     entries = x.new_ones(plan.num_edges) if s.weight is None else s.weight
-    if s.loop:  # there is no loop among the edges
-        entries = torch.cat([entries, entries.new_full((plan.num_dst,), s.loop)])
+    if isinstance(s.loop, Tensor) or s.loop:  # there is no loop among the edges
+        own = s.loop if isinstance(s.loop, Tensor) else entries.new_full((plan.num_dst,), s.loop)
+        entries = torch.cat([entries, own.view(-1)])
         plan = with_loops(plan).plan
     scale = s.scale[:, 0]
     ends = gather(scale, plan.src, plan=plan.T) * gather(scale, plan.dst, plan=plan)

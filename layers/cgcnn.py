@@ -49,8 +49,8 @@ class CGConv(Layer):
     """
 
     citation: ClassVar[str] = """@article{xie2018crystal,
-  title   = {Crystal Graph Convolutional Neural Networks for an Accurate and Interpretable Prediction
-             of Material Properties},
+  title   = {Crystal Graph Convolutional Neural Networks for an Accurate and Interpretable
+             Prediction of Material Properties},
   author  = {Xie, Tian and Grossman, Jeffrey C.},
   journal = {Physical Review Letters},
   volume  = {120},

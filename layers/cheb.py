@@ -70,8 +70,8 @@ class ChebConv(Layer):
 
     def reset_parameters(self) -> None:
         """Draws the maps after Glorot and Bengio, and sets b to 0."""
-        for lin in self.lins:
-            nn.init.xavier_uniform_(lin.weight)
+        for weight in self.lins.parameters():
+            nn.init.xavier_uniform_(weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -87,7 +87,7 @@ class ChebConv(Layer):
         plan, weight = given.plan, given.edge_weight
         if weight is not None:
             weight = weight.to(x.dtype)
-        if has_loops(plan):
+        if torch.compiler.is_compiling() or has_loops(plan):
             ones = x.new_ones(plan.num_edges) if weight is None else weight
             weight = torch.where(plan.src == plan.dst, 0.0, ones)
         scale = _scale(plan, weight, x.dtype)

@@ -43,8 +43,8 @@ class EdgeConv(Layer):
 
     citation: ClassVar[str] = """@article{wang2019dynamic,
   title   = {Dynamic Graph {CNN} for Learning on Point Clouds},
-  author  = {Wang, Yue and Sun, Yongbin and Liu, Ziwei and Sarma, Sanjay E. and Bronstein, Michael M.
-             and Solomon, Justin M.},
+  author  = {Wang, Yue and Sun, Yongbin and Liu, Ziwei and Sarma, Sanjay E. and Bronstein, Michael
+             M. and Solomon, Justin M.},
   journal = {ACM Transactions on Graphics},
   year    = {2019},
   note    = {arXiv:1801.07829}

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from gnnlab.layers._attention import HeadedLayer
+from gnnlab.layers._attention import HeadedLayer, matrix
 from gnnlab.layers._message_passing import Edges, Nodes, prepare
 from gnnlab.ops import gat_aggregate
 
@@ -92,15 +92,10 @@ class GATConv(HeadedLayer):
             in_dim, out_dim, heads, concat, edge_dim, negative_slope, dropout, self_loops
         )
         width = heads * out_dim
-        pair = isinstance(in_dim, tuple)
-        for name, size in (
-            ("weight", None if pair else in_dim),
-            ("weight_src", in_dim[0] if isinstance(in_dim, tuple) else None),
-            ("weight_dst", in_dim[1] if isinstance(in_dim, tuple) else None),
-            ("weight_edge", edge_dim),
-        ):
-            value = None if size is None else nn.Parameter(torch.empty(width, size))
-            self.register_parameter(name, value)
+        src, dst = in_dim if isinstance(in_dim, tuple) else (None, None)
+        self.weight = matrix(width, None if isinstance(in_dim, tuple) else in_dim)
+        self.weight_src, self.weight_dst = matrix(width, src), matrix(width, dst)
+        self.weight_edge = matrix(width, edge_dim)
         self.att_src = nn.Parameter(torch.empty(heads, out_dim))
         self.att_dst = nn.Parameter(torch.empty(heads, out_dim))
         has_edges = edge_dim is not None
@@ -113,10 +108,10 @@ class GATConv(HeadedLayer):
         given = prepare(
             self, x, edges, in_dim=self.in_dim, edge_attr=edge_attr, edge_dim=self.edge_dim
         )
-        plan, edge_attr = self._looped(given, edge_attr)
-        x_src = self._heads(
-            given.x_src, self.weight if self.weight_src is None else self.weight_src
-        )
+        plan, edge_attr, counts = self._looped(given, edge_attr)
+        to_src = self.weight if self.weight_src is None else self.weight_src
+        assert to_src is not None  # one of the two is always there
+        x_src = self._heads(given.x_src, to_src)
         x_dst = x_src if self.weight_dst is None else self._heads(given.x_dst, self.weight_dst)
         logit = None
         if self.weight_edge is not None and self.att_edge is not None and edge_attr is not None:
@@ -124,12 +119,15 @@ class GATConv(HeadedLayer):
             towards = (
                 self.weight_edge.view(*self.att_edge.shape, -1) * self.att_edge[..., None]
             ).sum(1)
-            logit = nn.functional.linear(edge_attr, towards)
+            logit = nn.functional.linear(edge_attr, towards).to(x_src.dtype)
+        if counts is not None:
+            logit = x_src.new_zeros(plan.num_edges, self.heads) if logit is None else logit
+            logit = logit.masked_fill(~counts[:, None], -torch.inf)
         out = gat_aggregate(
             plan,
             x_src,
-            (x_src * self.att_src).sum(-1),
-            (x_dst * self.att_dst).sum(-1),
+            (x_src * self.att_src).sum(-1).to(x_src.dtype),
+            (x_dst * self.att_dst).sum(-1).to(x_src.dtype),
             logit,
             negative_slope=self.negative_slope,
             dropout_p=self.dropout if self.training else 0.0,

@@ -21,7 +21,7 @@ class ResGatedGraphConv(Layer):
     $$ h_i = W_1 x_i + \sum_{j \in \mathcal{N}(i)} \eta_{ji} \odot W_2 [x_j, e_{ji}] + b, \qquad
        \eta_{ji} = \sigma(W_3 [x_i, e_{ji}] + W_4 [x_j, e_{ji}]) $$
 
-    W_2, W_3 and W_4 have biases. They are applied to nodes and edges apart: no concatenation is made.
+    W_2, W_3 and W_4 have biases. They are applied to nodes and edges apart, never to [x, e].
 
     Args:
         in_dim: size of `x`; a pair for sources and targets.
@@ -45,8 +45,8 @@ class ResGatedGraphConv(Layer):
         >>> conv(torch.randn(4, 16), torch.tensor([[0, 1, 2], [1, 2, 3]])).shape
         torch.Size([4, 32])
 
-    Reference: Bresson and Laurent, arXiv:1711.07553, eq. (11). Differs from it in: edge features are
-    allowed, and the activation is left to the caller.
+    Reference: Bresson and Laurent, arXiv:1711.07553, eq. (11). Differs from it in: edge
+    features are allowed, and the activation is left to the caller.
     """
 
     citation: ClassVar[str] = """@article{bresson2017residual,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, leaky_relu
 
-from gnnlab.layers._attention import HeadedLayer
+from gnnlab.layers._attention import HeadedLayer, matrix
 from gnnlab.layers._message_passing import Edges, Nodes, prepare
 from gnnlab.ops import edge_softmax, gatv2_aggregate, sddmm, spmm
 
@@ -96,8 +96,7 @@ class GATv2Conv(HeadedLayer):
         self.share_weights = share_weights
         self.lin_src = nn.Linear(src, width, bias=bias)
         self.lin_dst = self.lin_src if share_weights else nn.Linear(dst, width, bias=bias)
-        has_edges = edge_dim is not None
-        self.weight_edge = nn.Parameter(torch.empty(width, edge_dim)) if has_edges else None
+        self.weight_edge = matrix(width, edge_dim)
         self.att = nn.Parameter(torch.empty(heads, out_dim))
         self.bias = nn.Parameter(torch.empty(width if concat else out_dim)) if bias else None
         self.reset_parameters()
@@ -107,22 +106,25 @@ class GATv2Conv(HeadedLayer):
         given = prepare(
             self, x, edges, in_dim=self.in_dim, edge_attr=edge_attr, edge_dim=self.edge_dim
         )
-        plan, edge_attr = self._looped(given, edge_attr)
+        plan, edge_attr, counts = self._looped(given, edge_attr)
         x_src = self._split(self.lin_src(given.x_src))
         same = self.share_weights and not given.is_bipartite
         x_dst = x_src if same else self._split(self.lin_dst(given.x_dst))
         e = None
         if self.weight_edge is not None and edge_attr is not None:
             e = self._heads(edge_attr, self.weight_edge)
-        if not (self.training and self.dropout):
-            out = gatv2_aggregate(
-                plan, x_src, x_dst, self.att, e, negative_slope=self.negative_slope
-            )
+        drops = self.training and self.dropout > 0
+        if not drops and counts is None:
+            att = self.att.to(x_src.dtype)
+            out = gatv2_aggregate(plan, x_src, x_dst, att, e, negative_slope=self.negative_slope)
             return self._joined(out)
         total = sddmm(plan, x_dst, x_src, op="add")
         total = total if e is None else total + e
         score = (leaky_relu(total, self.negative_slope) * self.att).sum(-1)
-        return self._joined(spmm(plan, x_src, dropout(edge_softmax(plan, score), self.dropout)))
+        if counts is not None:
+            score = score.masked_fill(~counts[:, None], -torch.inf)
+        share = edge_softmax(plan, score)
+        return self._joined(spmm(plan, x_src, dropout(share, self.dropout, drops)))
 
     def _make_pyg(self, library: Any) -> nn.Module:
         return library.GATv2Conv(  # type: ignore[no-any-return]

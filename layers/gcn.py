@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from gnnlab.layers._layer import Layer
 from gnnlab.layers._message_passing import Edges, prepare
-from gnnlab.layers._normalized import normalized
+from gnnlab.layers._normalized import Normalized, normalized
 from gnnlab.ops import spmm
 
 __all__ = ["GCNConv"]
@@ -99,11 +98,10 @@ class GCNConv(Layer):
         plan, weight = given.plan, given.edge_weight
         if weight is not None:
             weight = weight.to(x.dtype)
+        propagate: Normalized | functools.partial[Tensor]
         if self.normalize:
             loop = 2.0 if self.improved else 1.0
-            propagate: Callable[[Tensor], Tensor] = normalized(
-                plan, weight, loop if self.self_loops else 0.0, x.dtype
-            )
+            propagate = normalized(plan, weight, loop if self.self_loops else 0.0, x.dtype)
         else:
             propagate = functools.partial(spmm, plan, weight=weight)
         narrows = self.out_dim < self.in_dim  # then fewer columns are moved along edges

@@ -49,7 +49,8 @@ class _GIN(Layer):
 class GINConv(_GIN):
     r"""Adds neighbours to a multiple of the node and applies a network: as strong as the 1-WL test.
 
-    $$ h_i = \mathrm{net}\Bigl((1 + \epsilon)\, x_i + \sum_{j \in \mathcal{N}(i)} w_{ji} x_j\Bigr) $$
+    $$ h_i = \mathrm{net}\Bigl((1 + \epsilon)\, x_i + \sum_{j \in \mathcal{N}(i)} w_{ji} x_j\Bigr)
+    $$
 
     Args:
         net: from (N, F) to (N, F'); usually two linear maps with an activation between.
@@ -134,8 +135,8 @@ class GINEConv(_GIN):
 
     citation: ClassVar[str] = """@inproceedings{hu2020strategies,
   title     = {Strategies for Pre-training Graph Neural Networks},
-  author    = {Hu, Weihua and Liu, Bowen and Gomes, Joseph and Zitnik, Marinka and Liang, Percy and
-               Pande, Vijay and Leskovec, Jure},
+  author    = {Hu, Weihua and Liu, Bowen and Gomes, Joseph and Zitnik, Marinka and Liang, Percy
+               and Pande, Vijay and Leskovec, Jure},
   booktitle = {International Conference on Learning Representations},
   year      = {2020},
   note      = {arXiv:1905.12265}
@@ -168,7 +169,7 @@ class GINEConv(_GIN):
         e = edge_attr if self.lin_edge is None else self.lin_edge(edge_attr)
         if e.shape[1] != x_src.shape[1]:
             raise ValueError(
-                f"GINEConv expected edge_attr with {x_src.shape[1]} features, as many as x has, got "
+                f"GINEConv expected edge_attr with {x_src.shape[1]} features, as x has, got "
                 f"{e.shape[1]}; give in_dim and edge_dim to map them"
             )
         messages = (gather(x_src, plan.src, plan=plan.T) + e).relu()

@@ -47,8 +47,8 @@ class SAGEConv(Layer):
         >>> conv(x, torch.tensor([[0, 1, 2], [1, 0, 1]])).shape
         torch.Size([2, 32])
 
-    Reference: Hamilton et al., NeurIPS 2017, arXiv:1706.02216, algorithm 1. Differs from it in: edge
-    weights are allowed, and the activation is left to the caller.
+    Reference: Hamilton et al., NeurIPS 2017, arXiv:1706.02216, algorithm 1. Differs from it in:
+    edge weights are allowed, and the activation is left to the caller.
     """
 
     citation: ClassVar[str] = """@inproceedings{hamilton2017inductive,

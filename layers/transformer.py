@@ -58,8 +58,8 @@ class TransformerConv(HeadedLayer):
     citation: ClassVar[str] = """@inproceedings{shi2021masked,
   title     = {Masked Label Prediction: Unified Message Passing Model for Semi-Supervised
                Classification},
-  author    = {Shi, Yunsheng and Huang, Zhengjie and Feng, Shikun and Zhong, Hui and Wang, Wenjing and
-               Sun, Yu},
+  author    = {Shi, Yunsheng and Huang, Zhengjie and Feng, Shikun and Zhong, Hui and Wang, Wenjing
+               and Sun, Yu},
   booktitle = {Proceedings of the International Joint Conference on Artificial Intelligence},
   year      = {2021},
   note      = {arXiv:2009.03509}
@@ -128,7 +128,8 @@ class TransformerConv(HeadedLayer):
         if self.lin_beta is None:
             return h + root
         gate = self.lin_beta(torch.cat([h, root, h - root], -1)).sigmoid()
-        return gate * root + (1 - gate) * h
+        out: Tensor = gate * root + (1 - gate) * h
+        return out
 
     def _composed(
         self, plan: EdgePlan, q: Tensor, k: Tensor, v: Tensor, e: Tensor | None
@@ -145,6 +146,9 @@ class TransformerConv(HeadedLayer):
         if e is not None:
             h = h + scatter(e * share[..., None], plan.dst, plan.num_dst, plan=plan)
         return h
+
+    def _pyg_ignored(self) -> tuple[str, ...]:
+        return () if self.lin_root is not None else ("lin_skip.",)
 
     def _make_pyg(self, library: Any) -> nn.Module:
         return library.TransformerConv(  # type: ignore[no-any-return]

@@ -179,7 +179,7 @@ def test_load_pyg_says_what_does_not_fit():
     with pytest.raises(ValueError, match="heads is 2 here, but heads is 4 in PyG's"):
         layer.load_pyg(pyg.GATConv(5, 3, heads=4))
     before = {k: v.clone() for k, v in layer.state_dict().items()}
-    with pytest.raises(ValueError, match=r"att_src has shape \(2, 3\), but att_src .* \(1, 2, 4\)"):
+    with pytest.raises(ValueError, match=r"weight has shape \(6, 5\), but lin\.weight .* \(8, 5\)"):
         layer.load_pyg(pyg.GATConv(5, 4, heads=2))
     with pytest.raises(
         ValueError, match=r"PyG's layer has .*lin_edge\.weight.*, this one does not"
