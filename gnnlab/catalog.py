@@ -27,7 +27,8 @@ def catalog(what: str) -> list[dict[str, Any]]:
         for name in layers.__all__:
             layer = getattr(layers, name)
             if inspect.isclass(layer):
-                rows.append({"name": name, "about": _first_line(layer)})
+                takes = sorted(getattr(layer, "takes", ()))
+                rows.append({"name": name, "about": _first_line(layer), "takes": takes})
         return rows
     where = list_tasks()
     for task in working_tasks():

@@ -2,6 +2,35 @@
 
 from __future__ import annotations
 
+from gnnlab.layers.appnp import APPNP
+from gnnlab.layers.cgcnn import CGConv
+from gnnlab.layers.cheb import ChebConv
+from gnnlab.layers.edge_conv import EdgeConv
+from gnnlab.layers.gat import GATConv
+from gnnlab.layers.gated import ResGatedGraphConv
+from gnnlab.layers.gatv2 import GATv2Conv
+from gnnlab.layers.gcn import GCNConv
+from gnnlab.layers.gin import GINConv, GINEConv
 from gnnlab.layers.lightgcn import LGConv
+from gnnlab.layers.nnconv import NNConv
+from gnnlab.layers.sage import SAGEConv
+from gnnlab.layers.sgc import SGConv
+from gnnlab.layers.transformer import TransformerConv
 
-__all__ = ["LGConv"]
+__all__ = [
+    "APPNP",
+    "CGConv",
+    "ChebConv",
+    "EdgeConv",
+    "GATConv",
+    "GATv2Conv",
+    "GCNConv",
+    "GINConv",
+    "GINEConv",
+    "LGConv",
+    "NNConv",
+    "ResGatedGraphConv",
+    "SAGEConv",
+    "SGConv",
+    "TransformerConv",
+]

@@ -43,6 +43,8 @@ def prepare(
     *,
     in_dim: int | tuple[int, int] | None = None,
     num_dst: int | None = None,
+    edge_attr: Tensor | None = None,
+    edge_dim: int | None = None,
 ) -> Given:
     """Checks what a layer got, and returns it in one form.
 
@@ -54,9 +56,12 @@ def prepare(
         in_dim: number of features that the layer was made for; a pair for sources and targets;
             None allows any.
         num_dst: number of targets, for layers that read no target features and get sources alone.
+        edge_attr: features of the edges; checked only, the layer has them already.
+        edge_dim: number of edge features that the layer was made for; None allows any.
 
     Shapes:
-        x: (N, F) float or ((N, F), (M, F)); edges: (2, E) int64; edge_weight: (E,).
+        x: (N, F) float or ((N, F), (M, F)); edges: (2, E) int64; edge_weight: (E,);
+        edge_attr: (E, edge_dim).
 
     Raises:
         TypeError: if an argument is of a type that says nothing about nodes or edges.
@@ -94,7 +99,22 @@ def prepare(
             f"{name} expected edge_weight of shape ({plan.num_edges},), one number per edge, "
             f"got {tuple(edge_weight.shape)}"
         )
+    if edge_attr is not None or edge_dim is not None:
+        _check_edges(name, edge_attr, plan.num_edges, edge_dim)
     return Given(plan, x_src, x_dst, edge_weight, is_bipartite)
+
+
+def _check_edges(name: str, edge_attr: object, num_edges: int, dim: int | None) -> None:
+    wanted = f"({num_edges}, {'F' if dim is None else dim})"
+    if edge_attr is None:
+        raise ValueError(f"{name} was made with edge_dim={dim} and needs edge_attr {wanted}")
+    if not isinstance(edge_attr, Tensor):
+        raise TypeError(f"{name} expected edge_attr as a tensor, got {type(edge_attr).__name__}")
+    shape = tuple(edge_attr.shape)
+    if len(shape) != 2 or shape[0] != num_edges or (dim is not None and shape[1] != dim):
+        raise ValueError(
+            f"{name} expected edge_attr of shape {wanted}, one row per edge, got {shape}"
+        )
 
 
 def _check_nodes(name: str, x: Tensor, word: str, dim: int | None) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from gnnlab.layers._layer import Layer
 from gnnlab.layers._message_passing import Edges, Nodes, prepare
 from gnnlab.ops import EdgePlan, spmm
 
 __all__ = ["LGConv"]
 
 
-class LGConv(nn.Module):
+class LGConv(Layer):
     r"""Adds up neighbours with symmetric degree weights; nothing is learned.
 
     $$ h_i = \sum_{j \in \mathcal{N}(i)} \frac{w_{ji}}{\sqrt{d_i d_j}}\, x_j $$
@@ -56,6 +57,9 @@ class LGConv(nn.Module):
   note      = {arXiv:2002.02126}
 }"""
 
+    takes = frozenset({"edge_weight", "bipartite"})
+    _pyg_options: ClassVar[dict[str, str]] = {"normalize": "normalize"}
+
     def __init__(self, *, normalize: bool = True) -> None:
         super().__init__()
         self.normalize = normalize
@@ -71,6 +75,9 @@ class LGConv(nn.Module):
         if given.is_bipartite:
             scale_src = _inverse_root_degree(plan.T, x_src.dtype)
         return spmm(plan, x_src * scale_src, given.edge_weight) * scale_dst
+
+    def _make_pyg(self, library: Any) -> nn.Module:
+        return library.LGConv(normalize=self.normalize)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         """Returns the options that differ from the default."""

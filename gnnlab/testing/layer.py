@@ -24,6 +24,7 @@ def check_layer(
     out_dim: int | None = None,
     bipartite: bool = True,
     edge_weight: bool = False,
+    edge_dim: int | None = None,
     seed: int = 0,
 ) -> None:
     """Runs the conformance suite on a layer; returns nothing when the layer keeps every promise.
@@ -40,6 +41,7 @@ def check_layer(
         out_dim: number of features it gives; by default as many as it takes.
         bipartite: whether it takes a pair (x_src, x_dst).
         edge_weight: whether it takes one number per edge as third argument.
+        edge_dim: number of edge features that it takes as third argument; None: it takes none.
         seed: for all random numbers.
 
     Raises:
@@ -50,7 +52,9 @@ def check_layer(
         >>> from gnnlab.testing.layer import check_layer
         >>> check_layer(LGConv, edge_weight=True)
     """
-    case = _Case(make_layer, in_dim, in_dim if out_dim is None else out_dim, edge_weight, seed)
+    case = _Case(
+        make_layer, in_dim, in_dim if out_dim is None else out_dim, edge_weight, edge_dim, seed
+    )
     _check_shapes(case)
     _check_permutation(case)
     _check_batch(case)
@@ -68,10 +72,16 @@ class _Case:
     """A layer under test with one random graph: repeated edges, and a node without any."""
 
     def __init__(
-        self, make_layer: MakeLayer, in_dim: int, out_dim: int, weighted: bool, seed: int
+        self,
+        make_layer: MakeLayer,
+        in_dim: int,
+        out_dim: int,
+        weighted: bool,
+        edge_dim: int | None,
+        seed: int,
     ) -> None:
         self.make_layer, self.in_dim, self.out_dim = make_layer, in_dim, out_dim
-        self.weighted, self.seed = weighted, seed
+        self.weighted, self.edge_dim, self.seed = weighted, edge_dim, seed
         self.random = torch.Generator().manual_seed(seed)
         self.num_nodes, self.num_edges = 12, 40
         self.edge_index = self.edges(self.num_nodes - 1, self.num_edges)
@@ -96,6 +106,9 @@ class _Case:
         return torch.randn(rows, self.in_dim, generator=self.random, dtype=torch.float64)
 
     def weights(self, num_edges: int) -> Tensor | None:
+        """Returns the third argument: features or weights of the edges, or None."""
+        if self.edge_dim is not None:
+            return torch.randn(num_edges, self.edge_dim, generator=self.random, dtype=torch.float64)
         if not self.weighted:
             return None
         return torch.rand(num_edges, generator=self.random, dtype=torch.float64) + 0.5
@@ -161,7 +174,7 @@ def _check_batch(c: _Case) -> None:
     weights = [c.weights(e) for e in counts]
     alone = [c.call(*given) for given in zip(xs, parts, weights, strict=True)]
     plan = EdgePlan.batch([EdgePlan(e, n, n) for e, n in zip(parts, sizes, strict=True)])
-    weight = torch.cat([w for w in weights if w is not None]) if c.weighted else None
+    weight = None if weights[0] is None else torch.cat([w for w in weights if w is not None])
     c.equal(
         c.call(torch.cat(xs), plan, weight),
         torch.cat(alone),

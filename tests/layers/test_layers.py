@@ -9,15 +9,89 @@ from torch import nn
 import gnnlab.layers
 from gnnlab import ops
 from gnnlab.graph import Graph
-from gnnlab.layers import LGConv
+from gnnlab.layers import (
+    APPNP,
+    CGConv,
+    ChebConv,
+    EdgeConv,
+    GATConv,
+    GATv2Conv,
+    GCNConv,
+    GINConv,
+    GINEConv,
+    LGConv,
+    NNConv,
+    ResGatedGraphConv,
+    SAGEConv,
+    SGConv,
+    TransformerConv,
+)
 from gnnlab.layers._message_passing import prepare
 from gnnlab.ops import EdgePlan
 from gnnlab.testing.layer import check_layer
+
+
+def network(in_dim, out_dim):
+    return nn.Sequential(nn.Linear(in_dim, 6), nn.Tanh(), nn.Linear(6, out_dim))
+
 
 # name, constructor, options of check_layer
 TABLE = [
     ("LGConv", LGConv, {"edge_weight": True}),
     ("LGConv plain sum", lambda: LGConv(normalize=False), {"edge_weight": True}),
+    ("GCNConv", lambda: GCNConv(5, 3), {"edge_weight": True, "out_dim": 3, "bipartite": False}),
+    ("GCNConv wide", lambda: GCNConv(5, 8), {"out_dim": 8, "bipartite": False}),
+    (
+        "SGConv",
+        lambda: SGConv(5, 3, steps=2),
+        {"edge_weight": True, "out_dim": 3, "bipartite": False},
+    ),
+    ("APPNP", lambda: APPNP(3, 0.2, dropout=0.3), {"edge_weight": True, "bipartite": False}),
+    (
+        "ChebConv",
+        lambda: ChebConv(5, 3, terms=3),
+        {"edge_weight": True, "out_dim": 3, "bipartite": False},
+    ),
+    ("EdgeConv", lambda: EdgeConv(network(10, 4)), {"out_dim": 4}),
+    ("CGConv", lambda: CGConv(5, edge_dim=2, batch_norm=True), {"edge_dim": 2}),
+    ("NNConv", lambda: NNConv(5, 3, nn.Linear(2, 15)), {"edge_dim": 2, "out_dim": 3}),
+    ("ResGatedGraphConv", lambda: ResGatedGraphConv(5, 3), {"out_dim": 3}),
+    (
+        "ResGatedGraphConv with edges",
+        lambda: ResGatedGraphConv(5, 3, edge_dim=2),
+        {"edge_dim": 2, "out_dim": 3},
+    ),
+    ("SAGEConv mean", lambda: SAGEConv(5, 3), {"edge_weight": True, "out_dim": 3}),
+    ("SAGEConv max", lambda: SAGEConv(5, 4, reduce="max", project=True), {"out_dim": 4}),
+    ("SAGEConv sum", lambda: SAGEConv(5, 7, reduce="sum", normalize=True), {"out_dim": 7}),
+    (
+        "GINConv",
+        lambda: GINConv(network(5, 4), train_eps=True),
+        {"edge_weight": True, "out_dim": 4},
+    ),
+    (
+        "GINEConv",
+        lambda: GINEConv(network(5, 4), in_dim=5, edge_dim=2),
+        {"edge_dim": 2, "out_dim": 4},
+    ),
+    ("GATConv", lambda: GATConv(5, 3, heads=2), {"out_dim": 6, "bipartite": False}),
+    (
+        "GATConv with edges",
+        lambda: GATConv(5, 3, heads=2, concat=False, edge_dim=2, self_loops=False, dropout=0.5),
+        {"out_dim": 3, "edge_dim": 2, "bipartite": False},
+    ),
+    ("GATv2Conv", lambda: GATv2Conv(5, 3, heads=2), {"out_dim": 6, "bipartite": False}),
+    (
+        "GATv2Conv with edges",
+        lambda: GATv2Conv(5, 3, heads=2, edge_dim=2, share_weights=True),
+        {"out_dim": 6, "edge_dim": 2, "bipartite": False},
+    ),
+    ("TransformerConv", lambda: TransformerConv(5, 3, heads=2), {"out_dim": 6}),
+    (
+        "TransformerConv with edges",
+        lambda: TransformerConv(5, 3, heads=2, edge_dim=2, beta=True, concat=False),
+        {"out_dim": 3, "edge_dim": 2},
+    ),
 ]
 
 
@@ -28,12 +102,13 @@ def test_layer_keeps_the_promises_of_all_layers(make, options):
 
 @pytest.mark.parametrize(("make", "options"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE])
 def test_layer_compiles_without_graph_breaks(make, options):
-    layer, x = make(), torch.randn(6, 5)
+    layer, x = make().eval(), torch.randn(6, 5)
     edge_index = torch.randint(6, (2, 14))
+    more = (torch.randn(14, options["edge_dim"]),) if "edge_dim" in options else ()
     compiled = torch.compile(layer, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x, edge_index), layer(x, edge_index))
+    torch.testing.assert_close(compiled(x, edge_index, *more), layer(x, edge_index, *more))
     graph = Graph(edge_index, 6)
-    torch.testing.assert_close(compiled(x, graph), layer(x, graph))
+    torch.testing.assert_close(compiled(x, graph, *more), layer(x, graph, *more))
 
 
 def test_every_exported_layer_is_in_the_table():
