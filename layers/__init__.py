@@ -15,6 +15,7 @@ from gnnlab.layers.jumping import JumpingKnowledge
 from gnnlab.layers.lightgcn import LGConv
 from gnnlab.layers.nnconv import NNConv
 from gnnlab.layers.norm import GraphNorm, LayerNorm, PairNorm
+from gnnlab.layers.pna import PNAConv
 from gnnlab.layers.readout import AttentionReadout, Readout, SoftmaxReadout
 from gnnlab.layers.sage import SAGEConv
 from gnnlab.layers.sgc import SGConv
@@ -36,6 +37,7 @@ __all__ = [
     "LGConv",
     "LayerNorm",
     "NNConv",
+    "PNAConv",
     "PairNorm",
     "Readout",
     "ResGatedGraphConv",

@@ -21,6 +21,7 @@ from gnnlab.layers import (
     GINEConv,
     LGConv,
     NNConv,
+    PNAConv,
     ResGatedGraphConv,
     SAGEConv,
     SGConv,
@@ -56,6 +57,16 @@ TABLE = [
     ("EdgeConv", lambda: EdgeConv(network(10, 4)), {"out_dim": 4}),
     ("CGConv", lambda: CGConv(5, edge_dim=2, batch_norm=True), {"edge_dim": 2}),
     ("NNConv", lambda: NNConv(5, 3, nn.Linear(2, 15)), {"edge_dim": 2, "out_dim": 3}),
+    (
+        "PNAConv",
+        lambda: PNAConv(5, 6, torch.tensor([1, 4, 7]), towers=2),
+        {"out_dim": 6, "bipartite": False},
+    ),
+    (
+        "PNAConv with edges",
+        lambda: PNAConv(5, 6, torch.tensor([1, 4, 7]), edge_dim=2),
+        {"out_dim": 6, "edge_dim": 2, "bipartite": False},
+    ),
     ("ResGatedGraphConv", lambda: ResGatedGraphConv(5, 3), {"out_dim": 3}),
     (
         "ResGatedGraphConv with edges",
