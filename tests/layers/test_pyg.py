@@ -122,7 +122,8 @@ def inputs(layer, third, pair, dtype):
     """Returns x, edges with loops and repetitions, and the third argument."""
     random = torch.Generator().manual_seed(0)
     sizes = (N, M) if pair else (N, N)
-    edge_index = torch.stack([torch.randint(n, (E,), generator=random) for n in sizes])
+    # The last two nodes of each side have no edges.
+    edge_index = torch.stack([torch.randint(n - 2, (E,), generator=random) for n in sizes])
     dims = getattr(layer, "in_dim", None) or 5
     dims = dims if isinstance(dims, tuple) else (dims, dims)
     xs = [
