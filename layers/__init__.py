@@ -11,14 +11,19 @@ from gnnlab.layers.gated import ResGatedGraphConv
 from gnnlab.layers.gatv2 import GATv2Conv
 from gnnlab.layers.gcn import GCNConv
 from gnnlab.layers.gin import GINConv, GINEConv
+from gnnlab.layers.jumping import JumpingKnowledge
 from gnnlab.layers.lightgcn import LGConv
 from gnnlab.layers.nnconv import NNConv
+from gnnlab.layers.norm import GraphNorm, LayerNorm, PairNorm
+from gnnlab.layers.pna import PNAConv
+from gnnlab.layers.readout import AttentionReadout, Readout, SoftmaxReadout
 from gnnlab.layers.sage import SAGEConv
 from gnnlab.layers.sgc import SGConv
 from gnnlab.layers.transformer import TransformerConv
 
 __all__ = [
     "APPNP",
+    "AttentionReadout",
     "CGConv",
     "ChebConv",
     "EdgeConv",
@@ -27,10 +32,17 @@ __all__ = [
     "GCNConv",
     "GINConv",
     "GINEConv",
+    "GraphNorm",
+    "JumpingKnowledge",
     "LGConv",
+    "LayerNorm",
     "NNConv",
+    "PNAConv",
+    "PairNorm",
+    "Readout",
     "ResGatedGraphConv",
     "SAGEConv",
     "SGConv",
+    "SoftmaxReadout",
     "TransformerConv",
 ]

@@ -16,6 +16,7 @@ from gnnlab.layers import (
     GINConv,
     GINEConv,
     NNConv,
+    PNAConv,
     ResGatedGraphConv,
     SAGEConv,
     SGConv,
@@ -25,6 +26,7 @@ from gnnlab.layers import (
 pyg = pytest.importorskip("torch_geometric.nn", reason="torch_geometric is not installed")
 
 N, M, E = 20, 13, 90
+DEGREES = torch.tensor([1, 4, 7, 2])
 
 
 def network(in_dim, out_dim):
@@ -56,6 +58,21 @@ TABLE = [
     ("CGConv pair", lambda: CGConv((5, 4), batch_norm=True, bias=False), None, True),
     ("NNConv", lambda: NNConv(5, 3, nn.Linear(2, 15)), 2, False),
     ("NNConv pair", lambda: NNConv((5, 4), 3, nn.Linear(2, 15), reduce="mean"), 2, True),
+    ("PNAConv", lambda: PNAConv(5, 6, DEGREES), None, False),
+    (
+        "PNAConv towers",
+        lambda: PNAConv(
+            5, 6, DEGREES, towers=2, reduce=("sum", "std", "min"), scalers=("linear", "attenuation")
+        ),
+        None,
+        False,
+    ),
+    (
+        "PNAConv edges",
+        lambda: PNAConv(6, 9, DEGREES, towers=3, divide_input=True, edge_dim=2),
+        2,
+        False,
+    ),
     ("ResGatedGraphConv", lambda: ResGatedGraphConv(5, 3), None, False),
     ("ResGatedGraphConv edges", lambda: ResGatedGraphConv((5, 4), 3, edge_dim=2), 2, True),
     ("SAGEConv", lambda: SAGEConv(5, 3), None, False),
@@ -105,7 +122,8 @@ def inputs(layer, third, pair, dtype):
     """Returns x, edges with loops and repetitions, and the third argument."""
     random = torch.Generator().manual_seed(0)
     sizes = (N, M) if pair else (N, N)
-    edge_index = torch.stack([torch.randint(n, (E,), generator=random) for n in sizes])
+    # The last two nodes of each side have no edges.
+    edge_index = torch.stack([torch.randint(n - 2, (E,), generator=random) for n in sizes])
     dims = getattr(layer, "in_dim", None) or 5
     dims = dims if isinstance(dims, tuple) else (dims, dims)
     xs = [
