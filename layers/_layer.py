@@ -65,8 +65,9 @@ class Layer(nn.Module):
                 f"{type(self).__name__}.to_pyg needs torch_geometric: pip install 'gnnlab[pyg]'"
             ) from None
         made = self._make_pyg(theirs)
-        for parameter in self.parameters():
-            made = made.to(parameter.device, parameter.dtype)
+        like = next(self.parameters(), None)
+        if like is not None:
+            made = made.to(like.device, like.dtype)
         with torch.no_grad():
             for _, own, other in self._pairs(made):
                 other.copy_(own.reshape(other.shape))

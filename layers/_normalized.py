@@ -10,7 +10,7 @@ from torch import Tensor
 from gnnlab.layers._loops import has_loops, with_loops
 from gnnlab.ops import EdgePlan, scatter, spmm
 
-__all__ = ["Normalized", "inverse_root", "normalized"]
+__all__ = ["Normalized", "inverse_root_degree", "normalized"]
 
 
 class Normalized(NamedTuple):
@@ -48,21 +48,14 @@ def normalized(
     """
     if loop and torch.compiler.is_compiling():  # shapes may not depend on the edges there
         weight, own = _without_loops(plan, weight, loop, dtype)
-        degree = scatter(weight, plan.dst, plan.num_dst, plan=plan) + own
-        return Normalized(plan, weight, own.unsqueeze(1), inverse_root(degree))
+        scale = inverse_root_degree(plan, weight, own, dtype)
+        return Normalized(plan, weight, own.unsqueeze(1), scale)
     if loop and has_loops(plan):  # loops among the edges keep their weight
         loops = with_loops(plan)
         given = torch.ones(plan.num_edges, dtype=dtype, device=plan.device)
         weight = loops.weights(given if weight is None else weight, loop)
         plan, loop = loops.plan, 0.0
-    if weight is None:
-        scale = plan.derived(
-            ("inverse root degree", loop, dtype),
-            lambda: inverse_root(plan.counts.double() + loop).to(dtype),
-        )
-    else:
-        scale = inverse_root(scatter(weight, plan.dst, plan.num_dst, plan=plan) + loop)
-    return Normalized(plan, weight, loop, scale)
+    return Normalized(plan, weight, loop, inverse_root_degree(plan, weight, loop, dtype))
 
 
 def _without_loops(
@@ -80,7 +73,22 @@ def _without_loops(
     return torch.where(plan.src == plan.dst, 0.0, given), own
 
 
-def inverse_root(degree: Tensor) -> Tensor:
-    """Returns 1 / sqrt(d) as a column, 0 where d is not positive; (N, 1)."""
+def inverse_root_degree(
+    plan: EdgePlan, weight: Tensor | None, loop: float | Tensor, dtype: torch.dtype
+) -> Tensor:
+    """Returns 1 / sqrt(d) as a column, 0 where d is not positive; (M, 1).
+
+    d is the number of in-edges, or the sum of their weights, plus `loop`. Without weights it is
+    computed once per plan.
+    """
+    if weight is None:
+        return plan.derived(
+            ("inverse root degree", loop, dtype),
+            lambda: _inverse_root(plan.counts.double() + loop).to(dtype),
+        )
+    return _inverse_root(scatter(weight, plan.dst, plan.num_dst, plan=plan) + loop)
+
+
+def _inverse_root(degree: Tensor) -> Tensor:
     positive = degree > 0
     return torch.where(positive, torch.where(positive, degree, 1.0).rsqrt(), 0.0).unsqueeze(1)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from gnnlab.layers._layer import Layer
 from gnnlab.layers._loops import has_loops
 from gnnlab.layers._message_passing import Edges, prepare
-from gnnlab.layers._normalized import inverse_root
-from gnnlab.ops import EdgePlan, scatter, spmm
+from gnnlab.layers._normalized import inverse_root_degree
+from gnnlab.ops import spmm
 
 __all__ = ["ChebConv"]
 
@@ -90,7 +90,7 @@ class ChebConv(Layer):
         if torch.compiler.is_compiling() or has_loops(plan):
             ones = x.new_ones(plan.num_edges) if weight is None else weight
             weight = torch.where(plan.src == plan.dst, 0.0, ones)
-        scale = _scale(plan, weight, x.dtype)
+        scale = inverse_root_degree(plan.T, weight, 0.0, x.dtype)
         factor = 2.0 / lambda_max
 
         def laplacian(t: Tensor) -> Tensor:
@@ -111,13 +111,3 @@ class ChebConv(Layer):
     def extra_repr(self) -> str:
         """Returns sizes."""
         return f"{self.in_dim}, {self.out_dim}, terms={len(self.lins)}"
-
-
-def _scale(plan: EdgePlan, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Returns 1 / sqrt(edges that leave), (N, 1)."""
-    if weight is None:
-        return plan.T.derived(
-            ("inverse root degree", 0.0, dtype),
-            lambda: inverse_root(plan.T.counts.double()).to(dtype),
-        )
-    return inverse_root(scatter(weight, plan.src, plan.num_src, plan=plan.T))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from gnnlab.layers._layer import Layer
 from gnnlab.layers._message_passing import Edges, Nodes, prepare
-from gnnlab.ops import EdgePlan, spmm
+from gnnlab.layers._normalized import inverse_root_degree
+from gnnlab.ops import spmm
 
 __all__ = ["LGConv"]
 
@@ -70,10 +70,10 @@ class LGConv(Layer):
         plan, x_src = given.plan, given.x_src
         if not self.normalize:
             return spmm(plan, x_src, given.edge_weight)
-        scale_dst = _inverse_root_degree(plan, x_src.dtype)
+        scale_dst = inverse_root_degree(plan, None, 0.0, x_src.dtype)
         scale_src = scale_dst
         if given.is_bipartite:
-            scale_src = _inverse_root_degree(plan.T, x_src.dtype)
+            scale_src = inverse_root_degree(plan.T, None, 0.0, x_src.dtype)
         return spmm(plan, x_src * scale_src, given.edge_weight) * scale_dst
 
     def _make_pyg(self, library: Any) -> nn.Module:
@@ -82,13 +82,3 @@ class LGConv(Layer):
     def extra_repr(self) -> str:
         """Returns the options that differ from the default."""
         return "" if self.normalize else "normalize=False"
-
-
-def _inverse_root_degree(plan: EdgePlan, dtype: torch.dtype) -> Tensor:
-    """Returns 1 / sqrt(number of in-edges) as a column, 0 where there is none; (M, 1)."""
-
-    def build() -> Tensor:
-        root = plan.counts.double().rsqrt()
-        return root.masked_fill(plan.counts == 0, 0.0).to(dtype).unsqueeze(1)
-
-    return plan.derived(("inverse root degree", dtype), build)

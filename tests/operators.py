@@ -130,7 +130,7 @@ def kept(num_edges, heads, p, seed):
     """What dropout multiplies the shares of (E, H) by."""
     words = [[philox(e, h, seed) for h in range(heads)] for e in range(num_edges)]
     keep = torch.tensor(words, dtype=torch.float64).view(num_edges, heads) >= p * 2**32
-    return keep.double() / (1 - p)
+    return keep.double() / (1 - p) if p < 1 else keep.double()
 
 
 def attend(src, dst, m, values, scores, keep=None):

@@ -105,7 +105,7 @@ struct ByEdge {
       }
     }
   }
-  // One exponential at a time would round as a vector does, but the vector is what we have.
+  // exp of N numbers, fewer than a vector holds perhaps: in the first lanes of one.
   template <int N>
   static GNNLAB_ALWAYS Vec<C, N> exp_of(Vec<C, N> y) {
     constexpr int M = Lanes<C>::kNative;

@@ -65,8 +65,8 @@ def measure(
     """Times all calls in turn. The first call is ours; those far behind take fewer turns.
 
     Every call takes one turn; only calls within twice the time of the two fastest take all.
-    Slowness is judged anew at every turn by the fastest run so
-    far, since a library may prepare things in its first.
+    Slowness is judged anew at every turn by the fastest run so far, since a library may prepare
+    things in its first.
 
     Args:
         calls: by name.
@@ -76,12 +76,6 @@ def measure(
     """
     clock = clock_of(wall)
 
-    def sample(call: Call) -> float:
-        given = () if call.before is None else (call.before(),)
-        start = clock()
-        call.run(*given)
-        return (clock() - start) * 1e3
-
     ours = next(iter(calls))
     best = dict(first)
     turns = repeats if min(best.values()) >= 1 else 3 * repeats
@@ -89,9 +83,8 @@ def measure(
     for turn in range(turns):
         pace = sorted(best.values())[:2][-1]
         for name, call in calls.items():
-            slowness = best[name] / pace
-            if turn == 0 or name == ours or slowness <= 2:
-                taken[name].append(sample(call))
+            if turn == 0 or name == ours or best[name] <= 2 * pace:
+                taken[name].append(call.timed(clock)[1])
                 best[name] = min(best[name], taken[name][-1])
     return {name: Times(statistics.median(t), min(t)) for name, t in taken.items()}
 

@@ -72,8 +72,8 @@ def test_both_strategies_of_scatter(strategy, width, dtype):
     index[index > 30] = 7  # a row with many edges, nine with none
     src = draw(700, width, dtype=dtype)
     for reduce in ("sum", "max", "min") + (("mean",) if dtype.is_floating_point else ()):
-        found = scatter(strategy, src, index.to(torch.int32), index.max() + 10, reduce, False)
-        wanted = brute(src, index, found.shape[0], reduce).to(dtype)
+        found = scatter(strategy, src, index.to(torch.int32), 40, reduce, False)
+        wanted = brute(src, index, 40, reduce).to(dtype)
         exact = reduce in ("max", "min") or not dtype.is_floating_point
         torch.testing.assert_close(
             found, wanted, rtol=0 if exact else 1e-5, atol=0 if exact else 1e-4
@@ -315,9 +315,9 @@ def test_softmax_of_unsorted_edges_on_any_number_of_threads(heads, scale):
     first, *rest = with_threads((1, 2, 3, 7), call)
     for other in rest:
         assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
-    torch.testing.assert_close(
-        first[0].double(), softmax_of(scores, dst), rtol=3e-6 * max(1, scale), atol=1e-9
-    )
+    # Scores near 400 minus the largest are rounded to half of 2^-15 in float32.
+    rtol = 3e-6 if scale == 1 else 2**-15
+    torch.testing.assert_close(first[0].double(), softmax_of(scores, dst), rtol=rtol, atol=1e-9)
 
 
 @given(st.integers(1, 400), st.integers(1, 2000), st.sampled_from([torch.int32, torch.int64]))
