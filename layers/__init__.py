@@ -11,31 +11,44 @@ from gnnlab.layers.gated import ResGatedGraphConv
 from gnnlab.layers.gatv2 import GATv2Conv
 from gnnlab.layers.gcn import GCNConv
 from gnnlab.layers.gin import GINConv, GINEConv
+from gnnlab.layers.interaction import InteractionBlock
 from gnnlab.layers.jumping import JumpingKnowledge
 from gnnlab.layers.lightgcn import LGConv
+from gnnlab.layers.mesh_transformer import (
+    ContactTransformerBlock,
+    EdgeModulatedAttention,
+    MeshTransformerBlock,
+)
+from gnnlab.layers.mlp import MLP
 from gnnlab.layers.nnconv import NNConv
 from gnnlab.layers.norm import GraphNorm, LayerNorm, PairNorm
 from gnnlab.layers.pna import PNAConv
 from gnnlab.layers.readout import AttentionReadout, Readout, SoftmaxReadout
 from gnnlab.layers.sage import SAGEConv
 from gnnlab.layers.sgc import SGConv
+from gnnlab.layers.signed import SignedConv
 from gnnlab.layers.transformer import TransformerConv
 
 __all__ = [
     "APPNP",
+    "MLP",
     "AttentionReadout",
     "CGConv",
     "ChebConv",
+    "ContactTransformerBlock",
     "EdgeConv",
+    "EdgeModulatedAttention",
     "GATConv",
     "GATv2Conv",
     "GCNConv",
     "GINConv",
     "GINEConv",
     "GraphNorm",
+    "InteractionBlock",
     "JumpingKnowledge",
     "LGConv",
     "LayerNorm",
+    "MeshTransformerBlock",
     "NNConv",
     "PNAConv",
     "PairNorm",
@@ -43,6 +56,7 @@ __all__ = [
     "ResGatedGraphConv",
     "SAGEConv",
     "SGConv",
+    "SignedConv",
     "SoftmaxReadout",
     "TransformerConv",
 ]

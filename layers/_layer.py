@@ -24,7 +24,8 @@ class Layer(nn.Module):
     citation: ClassVar[str] = ""
     """BibTeX entry of the paper."""
     takes: ClassVar[frozenset[str]] = frozenset()
-    """What it can be given beside x and edges: "edge_weight", "edge_attr", "bipartite"."""
+    """What it can be given beside x and edges: "edge_weight", "edge_attr", "bipartite";
+    "edge_sets": several sets of edges."""
 
     _pyg_weights: ClassVar[dict[str, str]] = {}
     """Our parameter -> PyG's; names that end with a dot are modules, taken over as they are."""
