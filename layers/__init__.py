@@ -27,6 +27,7 @@ from gnnlab.layers.readout import AttentionReadout, Readout, SoftmaxReadout
 from gnnlab.layers.sage import SAGEConv
 from gnnlab.layers.sgc import SGConv
 from gnnlab.layers.signed import SignedConv
+from gnnlab.layers.temporal import Events, Memory, MemoryUpdater, TimeEncoder
 from gnnlab.layers.transformer import TransformerConv
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "ContactTransformerBlock",
     "EdgeConv",
     "EdgeModulatedAttention",
+    "Events",
     "GATConv",
     "GATv2Conv",
     "GCNConv",
@@ -48,6 +50,8 @@ __all__ = [
     "JumpingKnowledge",
     "LGConv",
     "LayerNorm",
+    "Memory",
+    "MemoryUpdater",
     "MeshTransformerBlock",
     "NNConv",
     "PNAConv",
@@ -58,5 +62,6 @@ __all__ = [
     "SGConv",
     "SignedConv",
     "SoftmaxReadout",
+    "TimeEncoder",
     "TransformerConv",
 ]
