@@ -5,6 +5,13 @@ from __future__ import annotations
 from gnnlab.layers.appnp import APPNP
 from gnnlab.layers.cgcnn import CGConv
 from gnnlab.layers.cheb import ChebConv
+from gnnlab.layers.decoders import (
+    BilinearDecoder,
+    DistMultDecoder,
+    InnerProductDecoder,
+    MLPDecoder,
+)
+from gnnlab.layers.drop_edge import DropEdge, edge_dropout_weight
 from gnnlab.layers.edge_conv import EdgeConv
 from gnnlab.layers.gat import GATConv
 from gnnlab.layers.gated import ResGatedGraphConv
@@ -34,9 +41,12 @@ __all__ = [
     "APPNP",
     "MLP",
     "AttentionReadout",
+    "BilinearDecoder",
     "CGConv",
     "ChebConv",
     "ContactTransformerBlock",
+    "DistMultDecoder",
+    "DropEdge",
     "EdgeConv",
     "EdgeModulatedAttention",
     "Events",
@@ -46,10 +56,12 @@ __all__ = [
     "GINConv",
     "GINEConv",
     "GraphNorm",
+    "InnerProductDecoder",
     "InteractionBlock",
     "JumpingKnowledge",
     "LGConv",
     "LayerNorm",
+    "MLPDecoder",
     "Memory",
     "MemoryUpdater",
     "MeshTransformerBlock",
@@ -64,4 +76,5 @@ __all__ = [
     "SoftmaxReadout",
     "TimeEncoder",
     "TransformerConv",
+    "edge_dropout_weight",
 ]
