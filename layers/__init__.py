@@ -34,6 +34,7 @@ from gnnlab.layers.readout import AttentionReadout, Readout, SoftmaxReadout
 from gnnlab.layers.sage import SAGEConv
 from gnnlab.layers.sgc import SGConv
 from gnnlab.layers.signed import SignedConv
+from gnnlab.layers.stack import DeepStack
 from gnnlab.layers.temporal import Events, Memory, MemoryUpdater, TimeEncoder
 from gnnlab.layers.transformer import TransformerConv
 
@@ -45,6 +46,7 @@ __all__ = [
     "CGConv",
     "ChebConv",
     "ContactTransformerBlock",
+    "DeepStack",
     "DistMultDecoder",
     "DropEdge",
     "EdgeConv",
