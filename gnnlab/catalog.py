@@ -22,11 +22,13 @@ def catalog(what: str) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     if what == "layers":
+        from torch import nn
+
         import gnnlab.layers as layers
 
         for name in layers.__all__:
             layer = getattr(layers, name)
-            if inspect.isclass(layer):
+            if inspect.isclass(layer) and issubclass(layer, nn.Module):
                 takes = sorted(getattr(layer, "takes", ()))
                 rows.append({"name": name, "about": _first_line(layer), "takes": takes})
         return rows

@@ -129,7 +129,7 @@ class DeepStack(nn.Module):
     def _run(
         self, start: int, stop: int, x: Tensor, edges: Any, batch: Batch, *state: Any
     ) -> tuple[list[Tensor], tuple[Any, ...], bool]:
-        """Runs some layers; returns rows for `jumping`, the state, and whether layers give tuples."""
+        """Runs some layers; returns rows for `jumping`, the state, whether layers give tuples."""
         outputs: list[Tensor] = []
         h, *more = state
         tuples = False
