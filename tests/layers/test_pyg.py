@@ -97,6 +97,10 @@ TABLE = [
         (n, m, None, True)
         for n, m in both("pair", in_dim=(5, 4), out_dim=3, heads=2, self_loops=False, bias=False)
     ),
+    *(
+        (n, m, None, True)
+        for n, m in both("pair of one size", in_dim=5, out_dim=3, heads=2, self_loops=False)
+    ),
     ("GATv2Conv shared", lambda: GATv2Conv(5, 3, heads=2, share_weights=True), None, False),
     ("TransformerConv", lambda: TransformerConv(5, 3, heads=4), None, False),
     ("TransformerConv edges", lambda: TransformerConv(5, 3, heads=2, edge_dim=2), 2, False),
