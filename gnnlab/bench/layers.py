@@ -212,10 +212,14 @@ def _step(module: nn.Module, forward: Callable[[], Tensor], x: Any) -> Call:
     """Returns a training step; its result is the output and the gradient of the features."""
     leaves = list(x) if isinstance(x, tuple) else [x]
     weights = [p for p in module.parameters() if p.requires_grad]
+    grad: list[Tensor] = []  # made once: what comes from above a layer is there already
 
     def call() -> tuple[Tensor, Tensor]:
         out = forward()
-        grads = torch.autograd.grad(out.square().sum(), [*leaves, *weights], allow_unused=True)
+        if not grad:
+            random = torch.Generator().manual_seed(1)
+            grad.append(torch.randn(out.shape, generator=random))
+        grads = torch.autograd.grad(out, [*leaves, *weights], grad, allow_unused=True)
         assert grads[0] is not None  # the first are the sources, which every layer reads
         return out.detach(), grads[0]
 
@@ -227,9 +231,9 @@ def _differs(found: tuple[Tensor, Tensor], want: tuple[Tensor, Tensor]) -> str:
     for a, b, word in zip(found, want, ("result", "gradient"), strict=True):
         if a.shape != b.shape:
             return f"{word} of shape {tuple(a.shape)} instead of {tuple(b.shape)}"
-        far = float((a - b).abs().max()) / max(float(b.abs().max()), 1e-30)
-        if not far <= 1e-3:
-            return f"{word} differs by {far:.1e} of the largest value"
+        far = float((a - b).norm()) / max(float(b.norm()), 1e-30)
+        if not far <= 5e-3:  # near ties of a maximum may fall the other way
+            return f"{word} differs by {far:.1e} of its norm"
     return ""
 
 
