@@ -311,7 +311,10 @@ def _grads_multi(saved: Saved, plan: EdgePlan, grads: Any) -> Sequence[Tensor | 
     if "mean" in given:
         rows = _plus(rows, _segment.divide_rows(given["mean"], plan.counts))
     if "std" in given:
-        mean, std = _one(plan, x, weight, "mean"), _one(plan, x, weight, "std")
+        if is_grad_enabled():  # to be differentiated again
+            mean, std = _one(plan, x, weight, "mean"), _one(plan, x, weight, "std")
+        else:
+            mean, std = _SPMM_MULTI(plan, x, weight, "mean,std")
         share = torch.where(std > 0, given["std"] / torch.where(std > 0, std, 1.0), 0.0)
         share = _segment.divide_rows(share, plan.counts)
         rows = _plus(rows, -share * mean)
