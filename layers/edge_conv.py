@@ -56,6 +56,7 @@ class EdgeConv(Layer):
   note    = {arXiv:1801.07829}
 }"""
     takes = frozenset({"bipartite"})
+    picture = ("max", "network")
     _pyg_weights: ClassVar[dict[str, str]] = {"net.": "nn."}
     _pyg_options: ClassVar[dict[str, str]] = {"reduce": "aggr"}
 

@@ -71,6 +71,7 @@ class PNAConv(Layer):
   note      = {arXiv:2004.05718}
 }"""
     takes = frozenset({"edge_attr"})
+    picture = ("statistics", "root")
     mean_degree: Tensor
     mean_log_degree: Tensor
     _pyg_weights: ClassVar[dict[str, str]] = {
