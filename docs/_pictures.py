@@ -68,7 +68,7 @@ def svg(name: str, words: Sequence[str]) -> str:
     symbol = {"sum": "Σ", "mean": "mean", "max": "max", "statistics": "Σ max σ"}.get(reduce or "")
     if symbol:
         x, y = CENTRE
-        parts.append(f'<text x="{x + 20}" y="{y + 26}" font-weight="bold">{symbol}</text>')
+        parts.append(f'<text x="{x + 20}" y="{y + 34}" font-weight="bold">{symbol}</text>')
     for line, text in enumerate(legend):
         y = 34 + 21 * line
         parts.append(f'<circle cx="284" cy="{y - 4}" r="3" fill="{BLUE}"/>')
@@ -100,7 +100,8 @@ def _edge(k: int, at: tuple[float, float], words: Sequence[str]) -> list[str]:
         colour = (GREEN, ORANGE, GREEN, ORANGE)[k]
     start, end = _between(at, CENTRE)
     parts = [_arrow(start, end, colour, width, dash)]
-    middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+    both = "network" in words and "edges" in words
+    middle = _along(start, end, 0.64 if both else 0.5)
     label = None
     if "signs" in words:
         label = "−" if k % 2 else "+"
@@ -121,7 +122,7 @@ def _edge(k: int, at: tuple[float, float], words: Sequence[str]) -> list[str]:
     elif label:
         parts.append(_tag(middle, label))
     if "edges" in words or "edge state" in words:
-        x, y = middle[0] * 0.5 + start[0] * 0.5, middle[1] * 0.5 + start[1] * 0.5
+        x, y = _along(start, end, 0.14 if both else 0.25)
         parts.append(
             f'<rect x="{x - 8}" y="{y - 8}" width="16" height="16" fill="{ORANGE}" '
             f'transform="rotate(45 {x} {y})"/><text class="s" x="{x}" y="{y + 4}" '
@@ -143,10 +144,14 @@ def _loop(is_edge: bool) -> list[str]:
     x, y = CENTRE
     dash = "" if is_edge else ' stroke-dasharray="3 3"'
     return [
-        f'<path d="M {x + 10} {y - 10} C {x + 62} {y - 44}, {x + 66} {y + 26}, {x + 15} {y + 5}" '
+        f'<path d="M {x + 14} {y - 5} C {x + 66} {y - 30}, {x + 66} {y + 34}, {x + 15} {y + 5}" '
         f'fill="none" stroke="{BLUE}" stroke-width="2"{dash}/>',
         _head((x + 15, y + 5), math.atan2(-0.35, -1), BLUE),
     ]
+
+
+def _along(a: tuple[float, float], b: tuple[float, float], share: float) -> tuple[float, float]:
+    return a[0] + share * (b[0] - a[0]), a[1] + share * (b[1] - a[1])
 
 
 def _between(
