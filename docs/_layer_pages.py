@@ -1,7 +1,7 @@
-"""Writes what the layers' pages need before they are built: pictures, and the table of capabilities.
+"""Writes what the layers' pages need before they are built: pictures, and what each layer takes.
 
-The table holds what `gnnlab list layers --json` says, and from `results/layers.json` how much faster
-a layer is on a `Graph` than on an edge_index, which it must sort in every call.
+The table holds what `gnnlab list layers --json` says, and from `results/layers.json` how much
+faster a layer is on a `Graph` than on an edge_index, which it must sort in every call.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import _pictures
+
 from gnnlab import layers
 from gnnlab.bench.layers import reuse
 from gnnlab.catalog import catalog

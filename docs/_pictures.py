@@ -117,7 +117,8 @@ def _edge(k: int, at: tuple[float, float], words: Sequence[str]) -> list[str]:
         x, y = middle
         parts.append(
             f'<rect x="{x - 13}" y="{y - 9}" width="26" height="18" rx="3" fill="#ffffff" '
-            f'stroke="{colour}"/><text class="s" x="{x}" y="{y + 4}" text-anchor="middle">net</text>'
+            f'stroke="{colour}"/><text class="s" x="{x}" y="{y + 4}" '
+            'text-anchor="middle">net</text>'
         )
     elif label:
         parts.append(_tag(middle, label))

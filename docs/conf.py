@@ -62,7 +62,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(list\[)?dict\[str"),
     (r"py:.*", r"gnnlab\.(config\.T|ops\.plan\.Fact)"),
     # Names of inner modules, which stand in signatures but have no page.
-    (r"py:.*", r"gnnlab\.(data|layers|ops|bench)\._\w+\.\w+|Setting|Case|Call|Kernels|CompileError"),
+    (
+        r"py:.*",
+        r"gnnlab\.(data|layers|ops|bench)\._\w+\.\w+|Setting|Case|Call|Kernels|CompileError",
+    ),
     (r"py:.*", r"concurrent\.futures\..*"),
     (
         r"py:.*",

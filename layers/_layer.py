@@ -24,8 +24,8 @@ class Layer(nn.Module):
     citation: ClassVar[str] = ""
     """BibTeX entry of the paper."""
     takes: ClassVar[frozenset[str]] = frozenset()
-    """What it can be given beside x and edges: "edge_weight", "edge_attr", "edge_type", "bipartite",
-    "heterogeneous"."""
+    """What it can be given beside x and edges: "edge_weight", "edge_attr", "edge_type",
+    "bipartite", "heterogeneous"."""
     compiles: ClassVar[bool] = True
     """Whether ``torch.compile(fullgraph=True)`` takes it: not when shapes depend on the data."""
     picture: ClassVar[tuple[str, ...]] = ()

@@ -13,9 +13,9 @@ __all__ = ["section"]
 _ABOUT = """A training step of one layer of 64 features (NNConv: 16): forward and backward, with
 gradients of the features and of all weights, on one thread (CPU time). All libraries have the same
 weights, and result and gradient were compared with ours before anything was timed. Peers keep their
-own formats of the graph; PyG counts with the faster of its two forms, with and without torch_scatter,
-and with `cached=True` where it has that. The ratio is the peer's time over ours; MB is the peak that a
-step adds to the process."""
+own formats of the graph; PyG counts with the faster of its two forms, with and without
+torch_scatter, and with `cached=True` where it has that. The ratio is the peer's time over ours; MB
+is the peak that a step adds to the process."""
 
 
 def section(result: Mapping[str, Any], made_by: str) -> str:

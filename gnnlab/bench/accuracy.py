@@ -1,9 +1,9 @@
 """Do the layers learn what the papers say? Node classes on Cora, graph classes on MUTAG.
 
 Cora: the public split (140, 500, 1000 nodes), features divided by their row sums. Options are the
-best of a short list by the mean validation accuracy of three seeds that are not used again; every run
-keeps the epoch with the best validation accuracy (equal ones: the lower loss). The test nodes are
-looked at once per run, after that.
+best of a short list by the mean validation accuracy of three seeds that are not used again; every
+run keeps the epoch with the best validation accuracy (equal ones: the lower loss). The test nodes
+are looked at once per run, after that.
 
 MUTAG: ten stratified folds from a fixed seed; a fixed recipe, its last epoch, nothing selected.
 """
@@ -134,7 +134,9 @@ def run(
     rows = []
     for name in [only] if only else PUBLISHED:
         start = time.perf_counter()
-        rows.append(_mutag(quick) if data is None or name == "GIN" else _cora(name, data, seeds, quick))
+        rows.append(
+            _mutag(quick) if data is None or name == "GIN" else _cora(name, data, seeds, quick)
+        )
         if progress:
             row = rows[-1]
             print(
@@ -193,7 +195,7 @@ def _train(
         model.train()
         optimizer.zero_grad()
         logits = model(data.x, graph)
-        functional.cross_entropy(logits[data.train], data.y[data.train]).backward()
+        torch.autograd.backward(functional.cross_entropy(logits[data.train], data.y[data.train]))
         optimizer.step()
         score = _score(model, data, graph, data.val)
         if score > best:
@@ -309,7 +311,8 @@ def _fold(graphs: _Graphs, test: list[int], recipe: Mapping[str, float], seed: i
         for start in range(0, len(order), int(recipe["batch"])):
             ids = [int(g) for g in order[start : start + int(recipe["batch"])]]
             optimizer.zero_grad()
-            functional.cross_entropy(model(*graphs.batch(ids)), graphs.y[ids]).backward()
+            loss = functional.cross_entropy(model(*graphs.batch(ids)), graphs.y[ids])
+            torch.autograd.backward(loss)
             optimizer.step()
         schedule.step()
     model.eval()
@@ -348,5 +351,3 @@ def table(result: Mapping[str, Any]) -> str:
     """Returns the result of `run` as text."""
     rows = cells(result["rows"])
     return text_table(rows, list(rows[0]))
-
-

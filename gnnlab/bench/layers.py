@@ -313,13 +313,12 @@ def _memory(row: Mapping[str, Any]) -> float | None:
 
 def verdicts(found: Mapping[str, Any]) -> list[str]:
     """Returns a sentence per target of `summary`."""
-    parts = []
-    for peer in ("PyG", "DGL"):
-        if found[peer] is not None:
-            parts.append(
-                f"geometric mean over layers and graphs, {peer}'s time over ours: "
-                f"{found[peer]:.2f}, target {TARGETS[peer]:g}: {_hit(found[peer] >= TARGETS[peer])}"
-            )
+    parts = [
+        f"geometric mean over layers and graphs, {peer}'s time over ours: "
+        f"{found[peer]:.2f}, target {TARGETS[peer]:g}: {_hit(found[peer] >= TARGETS[peer])}"
+        for peer in ("PyG", "DGL")
+        if found[peer] is not None
+    ]
     if found["least"] is not None:
         ratio, layer, graph = found["least"]
         parts.append(

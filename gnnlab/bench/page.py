@@ -37,9 +37,9 @@ _COMPARED = """Trained models and the simple ones beside them, all on the same {
 pairs ({val} pairs are held out for validation). A star marks a model without training; ± is the
 standard deviation over {seeds}; seconds are wall time of training and scoring, all seeds
 together."""
-_ACCURACY = """Node classes on Cora, public split; options are the best of a short list by the validation
-accuracy of three seeds that are not used again, and every run keeps the epoch that is best on
-validation. Graph classes on MUTAG: ten stratified folds, a fixed recipe, its last epoch, nothing
+_ACCURACY = """Node classes on Cora, public split; options are the best of a short list by the
+validation accuracy of three seeds that are not used again, and every run keeps the epoch that is
+best on validation. Graph classes on MUTAG: ten stratified folds, a fixed recipe, its last epoch, nothing
 selected. "Wanted" are published levels; ± is the standard deviation over runs."""
 _NEXT = """## Where to go next
 
@@ -238,7 +238,10 @@ def _accuracy(result: Result) -> str:
     ]
     parts = ["## Layers at work", _ACCURACY, _made_by(result), markdown_table(rows, list(rows[0]))]
     if tried:
-        parts += ["Options tried, the best on validation taken:", markdown_table(tried, list(tried[0]))]
+        parts += [
+            "Options tried, the best on validation taken:",
+            markdown_table(tried, list(tried[0])),
+        ]
     return "\n\n".join(parts) + "\n"
 
 

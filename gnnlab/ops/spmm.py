@@ -301,8 +301,9 @@ def _fake_multi(sizes: Any, x: Tensor, weight: Tensor | None, reduce: str) -> li
 def _grads_multi(saved: Saved, plan: EdgePlan, grads: Any) -> Sequence[Tensor | None]:
     """The gradient of x; max and min look for their edges again.
 
-    d std_i / d x_j = w (w x_j - mean_i) / (count_i std_i), for each edge, and 0 where std is 0: what
-    does not depend on j joins the gradients of sum and mean, and goes along the edges with them.
+    d std_i / d x_j = w (w x_j - mean_i) / (count_i std_i), for each edge, and 0 where std is 0:
+    what does not depend on j joins the gradients of sum and mean, and goes along the edges with
+    them.
     """
     x, weight = saved.tensors[:2]
     names = saved.options[0].split(",")

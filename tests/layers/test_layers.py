@@ -126,7 +126,9 @@ def test_layer_compiles_without_graph_breaks(make, options):
 def test_every_exported_layer_is_in_the_table():
     exported = [getattr(gnnlab.layers, name) for name in gnnlab.layers.__all__]
     convolutions = {
-        c.__name__ for c in exported if isinstance(c, type) and issubclass(c, Layer) and c is not Layer
+        c.__name__
+        for c in exported
+        if isinstance(c, type) and issubclass(c, Layer) and c is not Layer
     }
     assert {type(row[1]()).__name__ for row in TABLE} == convolutions
 
