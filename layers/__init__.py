@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gnnlab.layers._layer import Layer
+from gnnlab.layers._message_passing import prepare
 from gnnlab.layers.appnp import APPNP
 from gnnlab.layers.cgcnn import CGConv
 from gnnlab.layers.cheb import ChebConv
@@ -62,6 +64,7 @@ __all__ = [
     "InteractionBlock",
     "JumpingKnowledge",
     "LGConv",
+    "Layer",
     "LayerNorm",
     "MLPDecoder",
     "Memory",
@@ -79,4 +82,5 @@ __all__ = [
     "TimeEncoder",
     "TransformerConv",
     "edge_dropout_weight",
+    "prepare",
 ]

@@ -73,6 +73,7 @@ class InteractionBlock(Layer):
   note      = {arXiv:2010.03409}
 }"""
     takes = frozenset({"edge_attr", "edge_sets"})
+    picture = ("sum", "network", "edges", "edge state")
 
     def __init__(
         self,

@@ -67,6 +67,7 @@ class EdgeModulatedAttention(Layer):
 
     citation: ClassVar[str] = _HCMT
     takes = frozenset({"edge_attr"})
+    picture = ("sum", "attention", "edges")
 
     def __init__(
         self,
@@ -162,6 +163,7 @@ class MeshTransformerBlock(Layer):
 
     citation: ClassVar[str] = _HCMT
     takes = frozenset({"edge_attr"})
+    picture = ("sum", "root", "attention", "edges")
 
     def __init__(
         self,
@@ -229,6 +231,7 @@ class ContactTransformerBlock(Layer):
 
     citation: ClassVar[str] = _HCMT
     takes = frozenset({"edge_attr", "edge_sets"})
+    picture = ("sum", "root", "attention", "contact")
 
     def __init__(
         self,

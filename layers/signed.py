@@ -63,6 +63,7 @@ class SignedConv(Layer):
   note      = {arXiv:1808.06354}
 }"""
     takes = frozenset({"bipartite", "edge_sets"})
+    picture = ("mean", "root", "signs")
     _pyg_weights: ClassVar[dict[str, str]] = {
         "lin_pos.": "lin_pos_l.",
         "lin_neg.": "lin_neg_l.",

@@ -193,6 +193,7 @@ class MemoryUpdater(nn.Module):
   year      = {2023},
   note      = {arXiv:2207.03408}
 }"""
+    compiles: ClassVar[bool] = False
 
     def __init__(
         self,
