@@ -20,6 +20,7 @@ COLUMNS = {
     "edge weights": "edge_weight",
     "edge features": "edge_attr",
     "bipartite": "bipartite",
+    "several sets of edges": "edge_sets",
     "types of edges": "edge_type",
     "heterogeneous": "heterogeneous",
 }

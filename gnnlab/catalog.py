@@ -51,12 +51,14 @@ def catalog(what: str) -> list[dict[str, Any]]:
 
 def _layers() -> list[dict[str, Any]]:
     """Returns one row per class of `gnnlab.layers`, with what a convolution can be given."""
+    from torch import nn
+
     import gnnlab.layers as layers
 
     rows = []
     for name in layers.__all__:
         layer = getattr(layers, name)
-        if not inspect.isclass(layer) or layer is layers.Layer:
+        if not inspect.isclass(layer) or layer is layers.Layer or not issubclass(layer, nn.Module):
             continue
         row: dict[str, Any] = {"name": name, "kind": layer.__module__.rpartition(".")[2]}
         if issubclass(layer, layers.Layer):

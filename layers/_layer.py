@@ -25,7 +25,7 @@ class Layer(nn.Module):
     """BibTeX entry of the paper."""
     takes: ClassVar[frozenset[str]] = frozenset()
     """What it can be given beside x and edges: "edge_weight", "edge_attr", "edge_type",
-    "bipartite", "heterogeneous"."""
+    "bipartite", "heterogeneous"; "edge_sets": several sets of edges."""
     compiles: ClassVar[bool] = True
     """Whether ``torch.compile(fullgraph=True)`` takes it: not when shapes depend on the data."""
     picture: ClassVar[tuple[str, ...]] = ()
