@@ -11,14 +11,18 @@ from gnnlab.layers.gated import ResGatedGraphConv
 from gnnlab.layers.gatv2 import GATv2Conv
 from gnnlab.layers.gcn import GCNConv
 from gnnlab.layers.gin import GINConv, GINEConv
+from gnnlab.layers.hetero_conv import HeteroConv
+from gnnlab.layers.hgt import HGTConv
 from gnnlab.layers.jumping import JumpingKnowledge
 from gnnlab.layers.lightgcn import LGConv
 from gnnlab.layers.nnconv import NNConv
 from gnnlab.layers.norm import GraphNorm, LayerNorm, PairNorm
 from gnnlab.layers.pna import PNAConv
 from gnnlab.layers.readout import AttentionReadout, Readout, SoftmaxReadout
+from gnnlab.layers.rgcn import RGCNConv
 from gnnlab.layers.sage import SAGEConv
 from gnnlab.layers.sgc import SGConv
+from gnnlab.layers.simple_hgn import SimpleHGNConv
 from gnnlab.layers.transformer import TransformerConv
 
 __all__ = [
@@ -33,16 +37,20 @@ __all__ = [
     "GINConv",
     "GINEConv",
     "GraphNorm",
+    "HGTConv",
+    "HeteroConv",
     "JumpingKnowledge",
     "LGConv",
     "LayerNorm",
     "NNConv",
     "PNAConv",
     "PairNorm",
+    "RGCNConv",
     "Readout",
     "ResGatedGraphConv",
     "SAGEConv",
     "SGConv",
+    "SimpleHGNConv",
     "SoftmaxReadout",
     "TransformerConv",
 ]
