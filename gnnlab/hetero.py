@@ -234,12 +234,14 @@ class HeteroGraph:
         Args:
             key: names the result.
             build: computes it. Do not change the result afterwards.
+
+        Code under torch.compile uses what is there, and keeps nothing: call it once before.
         """
         if key in self._derived:
             kept: Fact = self._derived[key]
             return kept
         found = build()
-        if may_keep():
+        if may_keep() and not torch.compiler.is_compiling():  # traced code may not change the graph
             self._derived[key] = found
         return found
 

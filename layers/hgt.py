@@ -113,8 +113,8 @@ class HGTConv(Layer):
 
     def forward(self, x: Mapping[str, Tensor], edges: HeteroEdges) -> dict[str, Tensor]:
         """Returns h for each node type that is a target."""
-        types = [name for name in self.node_types if name in x]
         self._check(x)
+        types = [name for name in self.node_types if name in x]
         keys, queries, values = {}, [], {}
         for name in types:
             lin = self.lin_kqv[self.node_types.index(name)]
