@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gnnlab.layers._layer import Layer
 from gnnlab.layers._message_passing import Edges, Given, Nodes, prepare
-from gnnlab.ops import gather, scatter, spmm
+from gnnlab.ops import relu_aggregate, spmm
 
 __all__ = ["GINConv", "GINEConv"]
 
@@ -172,8 +172,8 @@ class GINEConv(_GIN):
                 f"GINEConv expected edge_attr with {x_src.shape[1]} features, as x has, got "
                 f"{e.shape[1]}; give in_dim and edge_dim to map them"
             )
-        messages = (gather(x_src, plan.src, plan=plan.T) + e).relu()
-        return self._update(given, scatter(messages, plan.dst, plan.num_dst, plan=plan))
+        kind = torch.promote_types(x_src.dtype, e.dtype)
+        return self._update(given, relu_aggregate(plan, x_src.to(kind), e.to(kind)))
 
     def _make_pyg(self, library: Any) -> nn.Module:
         return library.GINEConv(  # type: ignore[no-any-return]

@@ -19,7 +19,7 @@
 
 #include <stdint.h>
 
-#define GNNLAB_ABI_VERSION 3
+#define GNNLAB_ABI_VERSION 4
 
 #define GNNLAB_OK 0
 #define GNNLAB_BAD_ARGUMENT 1
@@ -189,6 +189,24 @@ int gnnlab_attention_backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t
                               const void* bias, const void* max, const void* total, int64_t heads,
                               int64_t width, double scale, int dtype, void* gq, void* gk, void* gv,
                               void* gbias, int threads);
+
+/* out[i, :] = sum over the places k of row i of max(x[col[k], :] + edge[perm[k], :], 0). */
+int gnnlab_relu_sum(const gnnlab_rows* rows, const void* x, const void* edge, int64_t width, int dtype,
+                    void* out, int threads);
+
+/* Its gradients; rows_t groups by source. gx or gedge (num_edges, width) may be NULL. */
+int gnnlab_relu_sum_backward(const gnnlab_rows* rows_t, const void* grad, const void* x,
+                             const void* edge, int64_t width, int dtype, void* gx, void* gedge,
+                             int threads);
+
+/* out[i, :] = sum over the places k of row i of sigmoid(key[i, :] + query[col[k], :]) * value[col[k], :]. */
+int gnnlab_gated_sum(const gnnlab_rows* rows, const void* key, const void* query, const void* value,
+                     int64_t width, int dtype, void* out, int threads);
+
+/* Its gradients, each of which may be NULL; rows_t groups by source. */
+int gnnlab_gated_sum_backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t, const void* grad,
+                              const void* key, const void* query, const void* value, int64_t width,
+                              int dtype, void* gkey, void* gquery, void* gvalue, int threads);
 
 #ifdef __cplusplus
 }

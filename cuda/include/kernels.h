@@ -25,7 +25,11 @@
   use(attention)            \
   use(gat_backward)         \
   use(gatv2_backward)       \
-  use(attention_backward)
+  use(attention_backward)   \
+  use(relu_sum)             \
+  use(relu_sum_backward)    \
+  use(gated_sum)            \
+  use(gated_sum_backward)
 
 namespace gnnlab {
 

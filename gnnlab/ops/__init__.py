@@ -8,6 +8,7 @@ from __future__ import annotations
 from gnnlab.ops._library import Backend, Status, backend, status, use_backend
 from gnnlab.ops.attention import attention_aggregate, gat_aggregate, gatv2_aggregate
 from gnnlab.ops.gather import gather
+from gnnlab.ops.messages import gated_aggregate, relu_aggregate
 from gnnlab.ops.plan import EdgePlan
 from gnnlab.ops.scatter import scatter, scatter_arg, segment
 from gnnlab.ops.sddmm import sddmm
@@ -28,8 +29,10 @@ __all__ = [
     "backend",
     "edge_softmax",
     "gat_aggregate",
+    "gated_aggregate",
     "gather",
     "gatv2_aggregate",
+    "relu_aggregate",
     "scatter",
     "scatter_arg",
     "sddmm",
