@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout
 
+from gnnlab.bench.real_graphs import find
 from gnnlab.errors import ConfigError, DataError, did_you_mean
 from gnnlab.experiment import environment
 from gnnlab.hetero import HeteroGraph
@@ -90,13 +91,17 @@ class Films(NamedTuple):
     """Numbers of the films of each part."""
 
 
-def read(path: str | Path) -> Films:
-    """Reads the film graph from its npz file.
+def read(path: str | Path | None = None) -> Films:
+    """Reads the film graph.
+
+    Args:
+        path: its npz file; by default `imdb_hetero.npz` where `gnnlab.bench.real_graphs` looks.
 
     Raises:
         DataError: if the file is missing or lacks an array.
     """
-    if not Path(path).is_file():
+    path = find("imdb_hetero") if path is None else Path(path)
+    if not path.is_file():
         raise DataError(f"{path} is not a file; give the npz file of the film graph.")
     with np.load(path, allow_pickle=False) as file:
         try:
@@ -235,14 +240,15 @@ def train(options: Options, films: Films, seed: int) -> dict[str, float]:
         if options.labels:
             known, asked = films.train[torch.randperm(len(films.train))].chunk(2)
         scores = network(films, values, graph, known)[asked]
-        cross_entropy(scores, films.y[asked], label_smoothing=options.smoothing).backward()
+        loss = cross_entropy(scores, films.y[asked], label_smoothing=options.smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
         network.eval()
         with torch.no_grad():
             scores = network(films, values, graph, films.train)[films.val]
-            loss = float(cross_entropy(scores, films.y[films.val]))
-        if loss < best:
-            best, state, epoch_of_best = loss, copy.deepcopy(network.state_dict()), epoch
+            found = float(cross_entropy(scores, films.y[films.val]))
+        if found < best:
+            best, state, epoch_of_best = found, copy.deepcopy(network.state_dict()), epoch
         elif epoch - epoch_of_best >= options.patience:
             break
     network.load_state_dict(state)
@@ -266,11 +272,13 @@ MODELS: dict[str, Options] = {
 """The rows of the table, with options chosen on validation."""
 
 
-def run(path: str | Path, *, seeds: int = 10, only: Sequence[str] = ()) -> dict[str, Any]:
+def run(
+    path: str | Path | None = None, *, seeds: int = 10, only: Sequence[str] = ()
+) -> dict[str, Any]:
     """Trains each model with several seeds and returns a JSON-able result.
 
     Args:
-        path: the npz file of the film graph.
+        path: see `read`.
         seeds: runs of each model.
         only: rows of `MODELS`; by default all.
 
@@ -290,7 +298,7 @@ def run(path: str | Path, *, seeds: int = 10, only: Sequence[str] = ()) -> dict[
         "about": "genres of films (action, comedy, drama) on IMDB 5000: "
         f"{len(films.train)} labelled films, {len(films.val)} for choices, {len(films.test)} to "
         "classify; equal films are on one side of the split",
-        "command": f"gnnlab bench imdb {Path(path).name} --out docs/results/imdb.json",
+        "command": "gnnlab bench imdb --out docs/results/imdb.json",
         "environment": environment(),
         "floors": [{"model": k, "test": v} for k, v in FLOORS.items()],
         "majority": round(float((films.y[films.test] == most).float().mean()) * 100, 1),
