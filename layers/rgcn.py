@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from gnnlab.layers._layer import Layer
 from gnnlab.layers._message_passing import Edges, Nodes, prepare
 from gnnlab.layers._relations import Relations, relations
-from gnnlab.ops import spmm
+from gnnlab.ops import EdgePlan, spmm
 
 __all__ = ["RGCNConv"]
 
@@ -154,12 +155,14 @@ class RGCNConv(Layer):
     def _cheapest(self, kinds: Relations) -> str:
         """Says which way makes the fewest numbers."""
         src = self.in_dim[0] if isinstance(self.in_dim, tuple) else self.in_dim
-        plan = kinds.plan
-        numbers = {"target": plan.num_dst * self.num_relations * src}
+        plan, numbers = kinds.plan, {}
         if self.reduce != "max":  # a maximum does not commute with the map
-            numbers["source"] = plan.num_src * self.num_relations * self.out_dim
-        if not torch.compiler.is_compiling():  # the number of pairs depends on the edges
-            numbers["pairs"] = plan.num_edges * (src + self.out_dim)  # at most
+            numbers["source"] = float(plan.num_src * self.num_relations * self.out_dim)
+        rows = plan.num_dst * self.num_relations
+        numbers["target"] = float(rows * src)
+        if rows and not torch.compiler.is_compiling():  # the number of pairs depends on the edges
+            filled = -math.expm1(-plan.num_edges / rows)  # the share of rows, for random edges
+            numbers["pairs"] = rows * filled * (src + self.out_dim)
         return min(numbers, key=lambda way: numbers[way])
 
     def _make_pyg(self, library: Any) -> nn.Module:
@@ -183,10 +186,17 @@ class RGCNConv(Layer):
         return f"{self.in_dim}, {self.out_dim}, num_relations={self.num_relations}{options}"
 
 
+def _reduced(kinds: Relations, plan: EdgePlan, x: Tensor, reduce: Any) -> Tensor:
+    """Returns one row per row of the plan; a mean by weights, so that no gradient is divided."""
+    if reduce == "mean":
+        return spmm(plan, x, kinds.share(x.dtype))
+    return spmm(plan, x, reduce=reduce)
+
+
 def _by_target(kinds: Relations, x: Tensor, weight: Tensor, reduce: Any) -> Tensor:
     """Averages per (target, relation), then one product over all relations at once."""
     types, blocks, rows, columns = weight.shape
-    h = spmm(kinds.by_target(), x, reduce=reduce)
+    h = _reduced(kinds, kinds.by_target(), x, reduce)
     # (M T, F) -> (blocks, M, T F / blocks): for one block both permutations move nothing.
     h = h.view(-1, types, blocks, rows).permute(2, 0, 1, 3).reshape(blocks, -1, types * rows)
     out = h @ weight.transpose(0, 1).reshape(blocks, types * rows, columns)
@@ -207,7 +217,7 @@ def _by_pairs(kinds: Relations, x: Tensor, weight: Tensor, reduce: Any) -> Tenso
     """Averages per (relation, target) pair that occurs, maps each relation's, and adds."""
     blocks, rows = weight.shape[1:3]
     pairs = kinds.pairs()
-    parts = torch.split(spmm(pairs.plan, x, reduce=reduce), pairs.sizes)
+    parts = torch.split(_reduced(kinds, pairs.plan, x, reduce), pairs.sizes)
     mapped = [
         (part.view(-1, blocks, rows).transpose(0, 1) @ matrix).transpose(0, 1).flatten(1)
         for part, matrix in zip(parts, weight, strict=True)
