@@ -53,9 +53,8 @@ class Options:
     """Width of hidden layers."""
     heads: int = 4
     """Attention heads."""
-    labels: bool = False
-    """Whether labels of training films are an input: each epoch half of them, for the loss on the
-    other half; all of them when the others are classified."""
+    linear: bool = False
+    """Whether rows of keywords go into the first layer without ReLU."""
     jump: bool = True
     """Whether the classifier sees all layers instead of the last."""
     dropout: float = 0.5
@@ -155,7 +154,6 @@ class Network(nn.Module):
         self.words = nn.Parameter(torch.empty(films.words.num_src, width))
         nn.init.xavier_uniform_(self.words)
         self.bias = nn.Parameter(torch.zeros(3, width))
-        self.labels = nn.Parameter(torch.zeros(3, width)) if options.labels else None
         made: dict[str, Any] = {
             "mlp": lambda: nn.Linear(width, width),
             "rgcn": lambda: RGCNConv(width, width, kinds),
@@ -167,16 +165,15 @@ class Network(nn.Module):
         self.convs = nn.ModuleList(made[options.model]() for _ in range(2))
         self.head = nn.Linear(3 * width if options.jump else width, 3)
 
-    def forward(self, films: Films, values: Tensor, graph: HeteroGraph, known: Tensor) -> Tensor:
-        """Returns scores of the classes, one row per film; labels of `known` films may be used."""
+    def forward(self, films: Films, values: Tensor, graph: HeteroGraph) -> Tensor:
+        """Returns scores of the classes, one row per film."""
         options, num_films = self.options, graph.num_nodes["film"]
         values = dropout(values, options.feature_dropout, self.training)
         rows = spmm(films.words, self.words, values)
-        if self.labels is not None:
-            rows = rows.index_add(0, known, self.labels[films.y[known]])
         # People have the mean of their films; the map is linear, so the mean may follow it.
         people = [spmm(graph[r].plan, rows, reduce="mean") for r in ("directed by", "played by")]
-        h = torch.relu(torch.cat([rows, *people]) + self.bias[graph.homogeneous().node_type])
+        h = torch.cat([rows, *people]) + self.bias[graph.homogeneous().node_type]
+        h = h if options.linear else torch.relu(h)
         seen, shares = [h[:num_films]], None
         for conv in self.convs:
             h = dropout(h, options.dropout, self.training)
@@ -236,16 +233,13 @@ def train(options: Options, films: Films, seed: int) -> dict[str, float]:
     for epoch in range(options.epochs):
         network.train()
         adam.zero_grad()
-        known, asked = films.train, films.train
-        if options.labels:
-            known, asked = films.train[torch.randperm(len(films.train))].chunk(2)
-        scores = network(films, values, graph, known)[asked]
-        loss = cross_entropy(scores, films.y[asked], label_smoothing=options.smoothing)
+        scores = network(films, values, graph)[films.train]
+        loss = cross_entropy(scores, films.y[films.train], label_smoothing=options.smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
         network.eval()
         with torch.no_grad():
-            scores = network(films, values, graph, films.train)[films.val]
+            scores = network(films, values, graph)[films.val]
             found = float(cross_entropy(scores, films.y[films.val]))
         if found < best:
             best, state, epoch_of_best = found, copy.deepcopy(network.state_dict()), epoch
@@ -253,7 +247,7 @@ def train(options: Options, films: Films, seed: int) -> dict[str, float]:
             break
     network.load_state_dict(state)
     with torch.no_grad():
-        right = (network(films, values, graph, films.train).argmax(1) == films.y).float() * 100
+        right = (network(films, values, graph).argmax(1) == films.y).float() * 100
     return {
         "val": float(right[films.val].mean()),
         "test": float(right[films.test].mean()),
