@@ -47,7 +47,7 @@ class Options:
     """Layer; "mlp" looks at no edge."""
     metapaths: bool = True
     """Whether films with a common director, or actor, are joined by edges of a further type."""
-    features: Literal["counts", "tf-idf"] = "counts"
+    features: Literal["counts", "tf-idf"] = "tf-idf"
     """Keyword counts with rows that sum to 1, or TF-IDF with rows of length 1."""
     hidden: int = 64
     """Width of hidden layers."""
@@ -59,13 +59,13 @@ class Options:
     """Whether the classifier sees all layers instead of the last."""
     dropout: float = 0.5
     """On hidden rows."""
-    feature_dropout: float = 0.5
+    feature_dropout: float = 0.8
     """On keyword counts."""
     lr: float = 5e-3
     """Learning rate of Adam."""
     weight_decay: float = 1e-3
     """L2 penalty."""
-    smoothing: float = 0.0
+    smoothing: float = 0.1
     """Label smoothing."""
     epochs: int = 200
     """At most."""
@@ -260,8 +260,8 @@ def train(options: Options, films: Films, seed: int) -> dict[str, float]:
 MODELS: dict[str, Options] = {
     "MLP": Options(model="mlp", metapaths=False),
     "RGCN": Options(model="rgcn"),
-    "HGT": Options(model="hgt"),
-    "Simple-HGN": Options(model="simple-hgn"),
+    "HGT": Options(model="hgt", linear=True, weight_decay=1e-4),
+    "Simple-HGN": Options(model="simple-hgn", linear=True),
 }
 """The rows of the table, with options chosen on validation."""
 
