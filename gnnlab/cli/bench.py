@@ -149,7 +149,7 @@ def bench_app() -> App:
         data: Path | None = None,
         /,
         *,
-        seeds: int = 10,
+        seeds: int = 5,
         only: str = "",
         out: Path | None = None,
         json: Json = False,
