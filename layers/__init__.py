@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gnnlab.layers._layer import Layer
+from gnnlab.layers._message_passing import prepare
 from gnnlab.layers.appnp import APPNP
 from gnnlab.layers.cgcnn import CGConv
 from gnnlab.layers.cheb import ChebConv
@@ -11,7 +13,7 @@ from gnnlab.layers.gated import ResGatedGraphConv
 from gnnlab.layers.gatv2 import GATv2Conv
 from gnnlab.layers.gcn import GCNConv
 from gnnlab.layers.gin import GINConv, GINEConv
-from gnnlab.layers.hetero_conv import HeteroConv
+from gnnlab.layers.heterogeneous import HeteroConv
 from gnnlab.layers.hgt import HGTConv
 from gnnlab.layers.jumping import JumpingKnowledge
 from gnnlab.layers.lightgcn import LGConv
@@ -41,6 +43,7 @@ __all__ = [
     "HeteroConv",
     "JumpingKnowledge",
     "LGConv",
+    "Layer",
     "LayerNorm",
     "NNConv",
     "PNAConv",
@@ -53,4 +56,5 @@ __all__ = [
     "SimpleHGNConv",
     "SoftmaxReadout",
     "TransformerConv",
+    "prepare",
 ]

@@ -24,8 +24,12 @@ class Layer(nn.Module):
     citation: ClassVar[str] = ""
     """BibTeX entry of the paper."""
     takes: ClassVar[frozenset[str]] = frozenset()
-    """What it can be given: "edge_weight", "edge_attr", "edge_type", "bipartite"; "hetero" says
-    that x and edges are dictionaries by type."""
+    """What it can be given beside x and edges: "edge_weight", "edge_attr", "edge_type",
+    "bipartite", "heterogeneous"."""
+    compiles: ClassVar[bool] = True
+    """Whether ``torch.compile(fullgraph=True)`` takes it: not when shapes depend on the data."""
+    picture: ClassVar[tuple[str, ...]] = ()
+    """Words for what it aggregates, which the documentation draws."""
 
     _pyg_classes: ClassVar[tuple[str, ...]] = ()
     """Names of PyG's layers with this equation, if not one of the same name."""

@@ -21,10 +21,10 @@ class EdgeConv(Layer):
 
     $$ h_i = \operatorname*{reduce}_{j \in \mathcal{N}(i)} \mathrm{net}([x_i,\; x_j - x_i]) $$
 
-    A first linear map of the network is split, A x_i + B (x_j - x_i) = (A - B) x_i + B x_j, and done
-    once per node. A network that is nothing else needs no array of messages at all: what x_i adds is
-    the same for all neighbours. So differences are taken of maps of x: centre positions that are large
-    against the way to their neighbours.
+    A first linear map of the network is split, A x_i + B (x_j - x_i) = (A - B) x_i + B x_j, and
+    done once per node. A network that is nothing else needs no array of messages at all: what x_i
+    adds is the same for all neighbours. Differences are then taken between maps of x, so centre
+    positions that are large against the way to their neighbours.
 
     Args:
         net: from (E, 2 F) to (E, F').
@@ -56,6 +56,7 @@ class EdgeConv(Layer):
   note    = {arXiv:1801.07829}
 }"""
     takes = frozenset({"bipartite"})
+    picture = ("max", "network")
     _pyg_weights: ClassVar[dict[str, str]] = {"net.": "nn."}
     _pyg_options: ClassVar[dict[str, str]] = {"reduce": "aggr"}
 

@@ -64,6 +64,7 @@ class GATConv(HeadedLayer):
   note      = {arXiv:1710.10903}
 }"""
     takes = frozenset({"edge_attr", "bipartite"})
+    picture = ("sum", "loop", "attention")
     _pyg_weights: ClassVar[dict[str, str]] = {
         "weight": "lin.weight",
         "weight_src": "lin_src.weight",

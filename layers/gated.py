@@ -56,6 +56,7 @@ class ResGatedGraphConv(Layer):
   year    = {2017}
 }"""
     takes = frozenset({"edge_attr", "bipartite"})
+    picture = ("sum", "root", "gate")
     _pyg_weights: ClassVar[dict[str, str]] = {
         "lin_key.": "lin_key.",
         "lin_query.": "lin_query.",

@@ -84,6 +84,7 @@ class GINConv(_GIN):
   note      = {arXiv:1810.00826}
 }"""
     takes = frozenset({"edge_weight", "bipartite"})
+    picture = ("sum", "root")
 
     def __init__(self, net: nn.Module, *, eps: float = 0.0, train_eps: bool = False) -> None:
         super().__init__(net, eps, train_eps)
@@ -142,6 +143,7 @@ class GINEConv(_GIN):
   note      = {arXiv:1905.12265}
 }"""
     takes = frozenset({"edge_attr", "bipartite"})
+    picture = ("sum", "root", "edges")
 
     def __init__(
         self,

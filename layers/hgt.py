@@ -67,7 +67,8 @@ class HGTConv(Layer):
   year      = {2020},
   note      = {arXiv:2003.01332}
 }"""
-    takes = frozenset({"hetero"})
+    takes = frozenset({"heterogeneous"})
+    picture = ("sum", "root", "attention", "types")
     _pyg_options: ClassVar[dict[str, str]] = {"heads": "heads", "out_dim": "out_channels"}
 
     def __init__(

@@ -61,6 +61,7 @@ class NNConv(Layer):
   note      = {arXiv:1704.01212}
 }"""
     takes = frozenset({"edge_attr", "bipartite"})
+    picture = ("sum", "root", "network", "edges")
     _pyg_weights: ClassVar[dict[str, str]] = {
         "net.": "nn.",
         "weight": "lin.weight",

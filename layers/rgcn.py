@@ -65,6 +65,7 @@ class RGCNConv(Layer):
   note      = {arXiv:1703.06103}
 }"""
     takes = frozenset({"edge_type", "bipartite"})
+    picture = ("mean", "root", "types")
     _pyg_classes: ClassVar[tuple[str, ...]] = ("RGCNConv", "FastRGCNConv")
     _pyg_weights: ClassVar[dict[str, str]] = {
         name: name for name in ("weight", "comp", "root", "bias")

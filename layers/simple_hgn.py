@@ -75,6 +75,7 @@ class SimpleHGNConv(HeadedLayer):
   note      = {arXiv:2112.14936}
 }"""
     takes = frozenset({"edge_type", "bipartite"})
+    picture = ("sum", "root", "attention")
 
     def __init__(
         self,

@@ -65,6 +65,7 @@ class TransformerConv(HeadedLayer):
   note      = {arXiv:2009.03509}
 }"""
     takes = frozenset({"edge_attr", "bipartite"})
+    picture = ("sum", "root", "attention")
     _pyg_weights: ClassVar[dict[str, str]] = {
         f"lin_{name}.": f"lin_{theirs}."
         for name, theirs in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -97,16 +98,14 @@ class LayerCase:
 
 def _mlp(*widths: int) -> nn.Sequential:
     parts: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         parts += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*parts[:-1])
 
 
 _W = WIDTH
 _CASES = (
-    LayerCase(
-        "GCN", lambda s: GCNConv(_W, _W), pairs=False, by_degree=True, cached=True
-    ),
+    LayerCase("GCN", lambda s: GCNConv(_W, _W), pairs=False, by_degree=True, cached=True),
     LayerCase("SAGE mean", lambda s: SAGEConv(_W, _W)),
     LayerCase("SAGE max", lambda s: SAGEConv(_W, _W, reduce="max", project=True)),
     LayerCase("GIN", lambda s: GINConv(_mlp(_W, _W, _W))),
@@ -124,9 +123,7 @@ _CASES = (
     LayerCase("EdgeConv, MLP", lambda s: EdgeConv(_mlp(2 * _W, _W, _W)), message=2 * _W),
     LayerCase("PNA", lambda s: PNAConv(_W, _W, s.histogram), pairs=False, message=2 * _W),
     LayerCase("Chebyshev", lambda s: ChebConv(_W, _W, terms=3), pairs=False, by_degree=True),
-    LayerCase(
-        "APPNP", lambda s: APPNP(10, 0.1), pairs=False, by_degree=True, cached=True
-    ),
+    LayerCase("APPNP", lambda s: APPNP(10, 0.1), pairs=False, by_degree=True, cached=True),
     LayerCase("SGC", lambda s: SGConv(_W, _W, steps=2), pairs=False, by_degree=True),
     LayerCase("LightGCN", lambda s: LGConv(), pairs=False),
     LayerCase("gated", lambda s: ResGatedGraphConv(_W, _W)),

@@ -29,7 +29,17 @@ from gnnlab.errors import ConfigError
 from gnnlab.experiment import environment
 from gnnlab.report import text_table
 
-__all__ = ["PEERS", "TARGETS", "run", "summary", "table"]
+__all__ = [
+    "PEERS",
+    "TARGETS",
+    "layers_of",
+    "reuse",
+    "rows_of",
+    "run",
+    "summary",
+    "table",
+    "verdicts",
+]
 
 PEERS = {"pyg": "torch-geometric", "scatter": "torch-scatter", "dgl": "dgl"}
 """Name on the command line: the package."""
@@ -41,6 +51,7 @@ _LARGEST = 4 << 30
 """Bytes of the largest array of messages that is measured."""
 
 _PYG, _SCATTER, _DGL = "PyG", "PyG, torch_scatter", "DGL"
+_UNSORTED = "gnnlab, edge_index"  # ours when it must sort the edges in every call
 _OVER = 4.0  # how much slower than ours a call may be and still take all turns
 
 
@@ -141,8 +152,10 @@ class _Job:
         layer = case.make(setting)
         x = setting.nodes(case.width)
         more = () if case.edge_dim is None else (setting.edge_features(case.edge_dim),)
+        ends = setting.graph.edge_index
         found: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {
-            "gnnlab": (layer, lambda: layer(x, setting.edges, *more))
+            "gnnlab": (layer, lambda: layer(x, setting.edges, *more)),
+            _UNSORTED: (layer, lambda: layer(x, ends, *more)),
         }
         for name in self.peers:
             try:
@@ -165,10 +178,14 @@ class _Job:
         times = measure(
             calls, firsts, wall=False, repeats=3 if self.quick else 5, over=_OVER, least=2
         )
-        row: dict[str, Any] = {"layer": case.name, "graph": setting.graph.name}
+        row: dict[str, Any] = {
+            "layer": case.name,
+            "class": type(layer).__name__,
+            "graph": setting.graph.name,
+        }
         row["ms"] = {name: float(f"{t.median:.4g}") for name, t in times.items()}
         if setting.num_edges * case.width * 4 >= 1 << 24:
-            row["mb"] = {name: peak_memory(call) for name, call in calls.items()}
+            row["mb"] = {n: peak_memory(c) for n, c in calls.items() if n != _UNSORTED}
         return row
 
 
@@ -271,6 +288,19 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def reuse(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns by class how much faster a layer is on a `Graph` than on an edge_index.
+
+    Args:
+        rows: "rows" of the result of `run`; geometric means over them.
+    """
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if _UNSORTED in row["ms"]:
+            found.setdefault(row["class"], []).append(row["ms"][_UNSORTED] / row["ms"]["gnnlab"])
+    return {name: geometric_mean(ratios) for name, ratios in found.items()}
+
+
 def _ratio(row: Mapping[str, Any], peer: str) -> float | None:
     times = [t for name, t in row["ms"].items() if name.startswith(peer)]
     return min(times) / row["ms"]["gnnlab"] if times else None
@@ -283,13 +313,12 @@ def _memory(row: Mapping[str, Any]) -> float | None:
 
 def verdicts(found: Mapping[str, Any]) -> list[str]:
     """Returns a sentence per target of `summary`."""
-    parts = []
-    for peer in ("PyG", "DGL"):
-        if found[peer] is not None:
-            parts.append(
-                f"geometric mean over layers and graphs, {peer}'s time over ours: "
-                f"{found[peer]:.2f}, target {TARGETS[peer]:g}: {_hit(found[peer] >= TARGETS[peer])}"
-            )
+    parts = [
+        f"geometric mean over layers and graphs, {peer}'s time over ours: "
+        f"{found[peer]:.2f}, target {TARGETS[peer]:g}: {_hit(found[peer] >= TARGETS[peer])}"
+        for peer in ("PyG", "DGL")
+        if found[peer] is not None
+    ]
     if found["least"] is not None:
         ratio, layer, graph = found["least"]
         parts.append(

@@ -87,8 +87,8 @@ def to_dgl(layer: Layer) -> DglLayer:
 
     GCN, SAGE (mean, max with `project`), GIN, GINE, GAT, GATv2, EdgeConv of one linear map,
     Chebyshev, APPNP, SGC and NNConv have a counterpart. DGL's PNA and GatedGCN are other equations.
-    DGL divides by out-degrees of the sources where we take in-degrees: GCN, SGC, APPNP and Chebyshev
-    agree on undirected graphs only.
+    DGL divides by out-degrees of the sources where we take in-degrees: GCN, SGC, APPNP and
+    Chebyshev agree on undirected graphs only.
 
     Raises:
         MissingExtraError: if dgl is not installed.
@@ -229,8 +229,10 @@ def _gatv2(conv: Any, layer: GATv2Conv) -> DglLayer:
 
 def _edge_conv(conv: Any, layer: EdgeConv) -> DglLayer:
     net = layer.net
-    linear = isinstance(net, nn.Linear) and layer.reduce == "max"
-    _refuse(layer, not linear, "network but one linear map, and no reduction but max")
+    if not isinstance(net, nn.Linear) or layer.reduce != "max":
+        raise NotImplementedError(
+            "DGL's EdgeConv knows no network but one linear map, and no reduction but max"
+        )
     width = net.in_features // 2
     made = conv.EdgeConv(width, net.out_features, allow_zero_in_degree=True)
     zero = net.weight.new_zeros(net.out_features)
@@ -252,7 +254,7 @@ def _cheb(conv: Any, layer: ChebConv) -> DglLayer:
         bias=layer.bias is not None,
     )
     _copy(
-        (made.linear.weight, torch.cat([lin.weight for lin in layer.lins], 1)),
+        (made.linear.weight, torch.cat(list(layer.lins.parameters()), 1)),
         (made.linear.bias, layer.bias),
     )
 

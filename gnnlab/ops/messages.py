@@ -126,9 +126,7 @@ def _make(name: str, names: Sequence[str], composed: Callable[..., Tensor]) -> O
         kernels = _kernels(given[0])
         if kernels is None:
             return composed(plan, *given)
-        return cast(
-            Tensor, kernels.sum_messages(name, plan.order, [t.contiguous() for t in given])
-        )
+        return cast(Tensor, kernels.sum_messages(name, plan.order, [t.contiguous() for t in given]))
 
     def fake(sizes: Any, *given: Tensor) -> Tensor:
         return given[0].new_empty((sizes[1], *given[0].shape[1:]))

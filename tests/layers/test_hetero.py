@@ -85,7 +85,7 @@ def test_every_layer_on_dictionaries_is_in_the_table():
     takes = {
         name
         for name in gnnlab.layers.__all__
-        if "hetero" in getattr(getattr(gnnlab.layers, name), "takes", ())
+        if "heterogeneous" in getattr(getattr(gnnlab.layers, name), "takes", ())
     }
     assert {type(row[1]()).__name__ for row in TABLE} == takes == {"HGTConv", "HeteroConv"}
 

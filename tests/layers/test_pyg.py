@@ -58,7 +58,12 @@ TABLE = [
     ("EdgeConv sum", lambda: EdgeConv(network(10, 4), reduce="sum"), None, True),
     ("EdgeConv linear", lambda: EdgeConv(nn.Linear(10, 4)), None, True),
     ("EdgeConv linear mean", lambda: EdgeConv(nn.Linear(10, 4), reduce="mean"), None, False),
-    ("EdgeConv linear sum", lambda: EdgeConv(nn.Linear(10, 4, bias=False), reduce="sum"), None, True),
+    (
+        "EdgeConv linear sum",
+        lambda: EdgeConv(nn.Linear(10, 4, bias=False), reduce="sum"),
+        None,
+        True,
+    ),
     (
         "EdgeConv other network",
         lambda: EdgeConv(nn.Sequential(nn.Tanh(), nn.Linear(10, 4))),

@@ -93,7 +93,7 @@ def test_errors_of_message_sums_name_the_operand():
         ops.relu_aggregate(plan, x, edge[:1])
     with pytest.raises(ValueError, match=r"x must have shape \(2, F\), got \(2,\)"):
         ops.relu_aggregate(plan, x[:, 0], edge)
-    with pytest.raises(ValueError, match="edge is torch.float64 on cpu, but x is torch.float32"):
+    with pytest.raises(ValueError, match=r"edge is torch.float64 on cpu, but x is torch.float32"):
         ops.relu_aggregate(plan, x, edge.double())
     with pytest.raises(ValueError, match=r"key must have shape \(1, 3\), got \(2, 3\)"):
         ops.gated_aggregate(plan, x, x, x)

@@ -52,7 +52,7 @@ class HeteroConv(nn.Module):
         {'item': torch.Size([2, 8]), 'user': torch.Size([3, 8])}
     """
 
-    takes: ClassVar[frozenset[str]] = frozenset({"hetero"})
+    takes: ClassVar[frozenset[str]] = frozenset({"heterogeneous"})
 
     def __init__(
         self,
