@@ -20,6 +20,8 @@ from gnnlab.layers.gated import ResGatedGraphConv
 from gnnlab.layers.gatv2 import GATv2Conv
 from gnnlab.layers.gcn import GCNConv
 from gnnlab.layers.gin import GINConv, GINEConv
+from gnnlab.layers.heterogeneous import HeteroConv
+from gnnlab.layers.hgt import HGTConv
 from gnnlab.layers.interaction import InteractionBlock
 from gnnlab.layers.jumping import JumpingKnowledge
 from gnnlab.layers.lightgcn import LGConv
@@ -33,9 +35,11 @@ from gnnlab.layers.nnconv import NNConv
 from gnnlab.layers.norm import GraphNorm, LayerNorm, PairNorm
 from gnnlab.layers.pna import PNAConv
 from gnnlab.layers.readout import AttentionReadout, Readout, SoftmaxReadout
+from gnnlab.layers.rgcn import RGCNConv
 from gnnlab.layers.sage import SAGEConv
 from gnnlab.layers.sgc import SGConv
 from gnnlab.layers.signed import SignedConv
+from gnnlab.layers.simple_hgn import SimpleHGNConv
 from gnnlab.layers.stack import DeepStack
 from gnnlab.layers.temporal import Events, Memory, MemoryUpdater, TimeEncoder
 from gnnlab.layers.transformer import TransformerConv
@@ -60,6 +64,8 @@ __all__ = [
     "GINConv",
     "GINEConv",
     "GraphNorm",
+    "HGTConv",
+    "HeteroConv",
     "InnerProductDecoder",
     "InteractionBlock",
     "JumpingKnowledge",
@@ -73,11 +79,13 @@ __all__ = [
     "NNConv",
     "PNAConv",
     "PairNorm",
+    "RGCNConv",
     "Readout",
     "ResGatedGraphConv",
     "SAGEConv",
     "SGConv",
     "SignedConv",
+    "SimpleHGNConv",
     "SoftmaxReadout",
     "TimeEncoder",
     "TransformerConv",

@@ -211,6 +211,41 @@ def _rows(result: Result) -> list[Result]:
     return rows
 
 
+# ---- nodes of several types ------------------------------------------------------------------
+
+
+def _imdb(result: Result) -> str:
+    lines = [
+        {"model": f"{r['model']} (given)", "test %": f"{r['test']:.1f}"} for r in result["floors"]
+    ]
+    for row in result["rows"]:
+        line = {"model": row["model"]}
+        for part, column in (("val", "validation %"), ("test", "test %")):
+            spread = row[f"{part} spread"]
+            line[column] = f"{row[part]:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+        lines.append({**line, "seconds per run": f"{row['seconds'] / row['seeds']:.1f}"})
+    seeds = max(row["seeds"] for row in result["rows"])
+    best = max(result["rows"], key=lambda row: float(row["val"]))
+    about = (
+        f"{_sentence(result['about'])} Mean over {seeds} seeds ± standard deviation. Rows marked "
+        '"given" are what the description of the data reports. Options were chosen by the mean '
+        f"validation accuracy, the epoch by the validation loss. Best on validation: "
+        f"{best['model']}, {best['test']:.1f} % of the test films."
+    )
+    columns = ["model", "validation %", "test %", "seconds per run"]
+    parts = ["## Films", about, _made_by(result), markdown_table(lines, columns), _options(result)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _options(result: Result) -> str:
+    lines = [
+        f"- {row['model']}: "
+        + ", ".join(f"{k} {v}" for k, v in row["options"].items() if k != "model")
+        for row in result["rows"]
+    ]
+    return "Options:\n\n" + "\n".join(lines)
+
+
 # ---- operators -------------------------------------------------------------------------------
 
 
@@ -292,6 +327,7 @@ def _sentence(text: str) -> str:
 _SECTIONS = {
     "recommend": _recommend,
     "accuracy": _accuracy,
+    "imdb": _imdb,
     "layers": _layers,
     "ops": _ops,
     "startup": _startup,

@@ -173,6 +173,34 @@ def bench_app() -> App:
         )
 
     @app.command
+    def imdb(
+        data: Path | None = None,
+        /,
+        *,
+        seeds: int = 5,
+        only: str = "",
+        out: Path | None = None,
+        json: Json = False,
+    ) -> int:
+        """Train RGCN, HGT and Simple-HGN on a graph of films, directors and actors.
+
+        Parameters
+        ----------
+        data
+            Its npz file; by default imdb_hetero.npz under $GNNLAB_DATA.
+        seeds
+            Runs of each model.
+        only
+            Models, separated by commas: MLP, RGCN, HGT, Simple-HGN.
+        out
+            JSON file to write.
+        """
+        from gnnlab.bench import imdb as bench
+
+        result = bench.run(data, seeds=seeds, only=only.split(",") if only else ())
+        return _bench_done(result, bench.table, out, json)
+
+    @app.command
     def docs(
         *, results: Path = Path("docs/results"), out: Path = Path("docs/benchmarks.md")
     ) -> int:

@@ -27,6 +27,7 @@ def check_layer(
     edge_weight: bool = False,
     edge_dim: int | None = None,
     call: CallLayer | None = None,
+    edge_types: int | None = None,
     seed: int = 0,
 ) -> None:
     """Runs the conformance suite on a layer; returns nothing when the layer keeps every promise.
@@ -46,6 +47,7 @@ def check_layer(
         edge_dim: number of edge features that it takes as third argument; None: it takes none.
         call: for layers that are called otherwise: ``call(layer, x, edges)``, or with a third
             argument, returns one row per node. It gets edges in all their forms.
+        edge_types: number of edge types, if it takes the type of each edge as third argument.
         seed: for all random numbers.
 
     Raises:
@@ -62,6 +64,7 @@ def check_layer(
         in_dim if out_dim is None else out_dim,
         edge_weight,
         edge_dim,
+        edge_types,
         seed,
         call,
     )
@@ -88,12 +91,14 @@ class _Case:
         out_dim: int,
         weighted: bool,
         edge_dim: int | None,
+        edge_types: int | None,
         seed: int,
         how: CallLayer | None,
     ) -> None:
         self.make_layer, self.in_dim, self.out_dim = make_layer, in_dim, out_dim
         self.weighted, self.edge_dim, self.seed = weighted, edge_dim, seed
         self.how: CallLayer = nn.Module.__call__ if how is None else how
+        self.edge_types = edge_types
         self.random = torch.Generator().manual_seed(seed)
         self.num_nodes, self.num_edges = 12, 40
         self.edge_index = self.edges(self.num_nodes - 1, self.num_edges)
@@ -118,7 +123,9 @@ class _Case:
         return torch.randn(rows, self.in_dim, generator=self.random, dtype=torch.float64)
 
     def weights(self, num_edges: int) -> Tensor | None:
-        """Returns the third argument: features or weights of the edges, or None."""
+        """Returns the third argument: types, features or weights of the edges, or None."""
+        if self.edge_types is not None:
+            return torch.randint(self.edge_types, (num_edges,), generator=self.random)
         if self.edge_dim is not None:
             return torch.randn(num_edges, self.edge_dim, generator=self.random, dtype=torch.float64)
         if not self.weighted:
@@ -221,7 +228,8 @@ def _check_gradient(c: _Case) -> None:
     module = _Called(c)
     plan = EdgePlan(c.edge_index, c.num_nodes, c.num_nodes)
     inputs = [c.x.clone().requires_grad_()]
-    if c.weight is not None:
+    fixed = () if c.weight is None or c.weight.is_floating_point() else (c.weight,)
+    if c.weight is not None and not fixed:
         inputs.append(c.weight.clone().requires_grad_())
     names = [name for name, _ in module.named_parameters()]
     inputs += [p.detach().clone().requires_grad_() for p in module.parameters()]
@@ -230,7 +238,7 @@ def _check_gradient(c: _Case) -> None:
     def forward(*given: Tensor) -> Tensor:
         replaced = dict(zip(names, given[first:], strict=True))
         out: Tensor = torch.func.functional_call(
-            module, replaced, (given[0], plan, *given[1:first])
+            module, replaced, (given[0], plan, *fixed, *given[1:first])
         )
         return out
 
@@ -257,7 +265,9 @@ def _check_dtypes(c: _Case) -> None:
     expected = c.call(c.x, c.edge_index, c.weight)
     scale = 1.0 + float(expected.abs().max())
     single = c.make().float()
-    weight = None if c.weight is None else c.weight.float()
+    weight = c.weight
+    if weight is not None and weight.is_floating_point():
+        weight = weight.float()
     out = c.call(c.x.float(), c.edge_index, weight, single)
     c.require(out.dtype == torch.float32, f"float32 gives float32, not {out.dtype}")
     c.equal(out, expected, "float32 agrees with float64", 1e-4 * scale)

@@ -18,6 +18,7 @@ from gnnlab.layers import (
     NNConv,
     PNAConv,
     ResGatedGraphConv,
+    RGCNConv,
     SAGEConv,
     SGConv,
     TransformerConv,
@@ -38,7 +39,8 @@ def both(name, **options):
     return [(f"{c.__name__} {name}", lambda c=c: c(**options)) for c in (GATConv, GATv2Conv)]
 
 
-# name, constructor, third argument: None, "weight" or a number of edge features; sizes of a pair
+# name, constructor, third argument: None, "weight", "type" or a number of edge features; whether x
+# is a pair
 TABLE = [
     ("GCNConv", lambda: GCNConv(5, 3), None, False),
     ("GCNConv wide", lambda: GCNConv(5, 8, bias=False), None, False),
@@ -134,6 +136,13 @@ TABLE = [
         None,
         True,
     ),
+    ("RGCNConv", lambda: RGCNConv(5, 3, 4), "type", False),
+    ("RGCNConv wide", lambda: RGCNConv(5, 8, 4, reduce="sum", root=False), "type", False),
+    ("RGCNConv max", lambda: RGCNConv(5, 3, 4, reduce="max", bias=False), "type", False),
+    ("RGCNConv bases", lambda: RGCNConv(5, 3, 50, num_bases=3), "type", False),
+    ("RGCNConv blocks", lambda: RGCNConv(6, 4, 4, num_blocks=2), "type", False),
+    ("RGCNConv blocks, wide", lambda: RGCNConv(4, 6, 50, num_blocks=2), "type", False),
+    ("RGCNConv pair", lambda: RGCNConv((5, 4), 3, 4), "type", True),
 ]
 ROWS = pytest.mark.parametrize(
     ("make", "third", "pair"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
@@ -155,6 +164,8 @@ def inputs(layer, third, pair, dtype):
     more = ()
     if third == "weight":
         more = (torch.rand(E, generator=random, dtype=dtype).add(0.1).requires_grad_(),)
+    elif third == "type":
+        more = (torch.randint(layer.num_relations - 1, (E,), generator=random),)  # one has no edge
     elif third is not None:
         more = (torch.randn(E, third, generator=random, dtype=dtype).requires_grad_(),)
     return tuple(xs) if pair else xs[0], edge_index, more
@@ -164,6 +175,7 @@ def run(layer, x, edges, more, keyword=None):
     """Returns the result, and its gradients for inputs and parameters."""
     out = layer(x, edges, **{keyword: more[0]}) if keyword else layer(x, edges, *more)
     leaves = [*(x if isinstance(x, tuple) else (x,)), *more]
+    leaves = [leaf for leaf in leaves if leaf.requires_grad]
     weights = dict(layer.named_parameters())
     random = torch.Generator().manual_seed(1)
     grad = torch.randn(out.shape, generator=random, dtype=torch.float64).to(out.dtype)
@@ -182,7 +194,7 @@ def test_layer_equals_that_of_pyg(make, third, pair, dtype, tolerance):
             parameter.copy_(torch.randn_like(parameter) / 2)
     theirs = layer.to_pyg().to(dtype).eval()
     x, edge_index, more = inputs(layer, third, pair, dtype)
-    keyword = {"weight": "edge_weight", None: None}.get(third, "edge_attr")
+    keyword = {"weight": "edge_weight", "type": "edge_type", None: None}.get(third, "edge_attr")
     sizes = (N, M) if pair else N
     for edges in (edge_index, Graph(edge_index, sizes)):
         out, found, by_name = run(layer, x, edges, more)
