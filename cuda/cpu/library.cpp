@@ -347,3 +347,46 @@ GNNLAB_API int gnnlab_attention_backward(const gnnlab_rows* rows, const gnnlab_r
                                       scale, dtype, gq, gk, gv, gbias, threads);
   });
 }
+
+GNNLAB_API int gnnlab_sample_count(const gnnlab_rows* rows, const int64_t* nodes, int64_t num_nodes,
+                                   int64_t fanout, int replace, int64_t* indptr) {
+  if (bad_rows(rows) || num_nodes < 0 || fanout < -1 || !indptr) return refuse("gnnlab_sample_count");
+  return guarded([&](const Kernels& k) {
+    return k.sample_count(rows, nodes, num_nodes, fanout, replace, indptr);
+  });
+}
+
+GNNLAB_API int gnnlab_sample_draw(const gnnlab_rows* rows, const int64_t* nodes, int64_t num_nodes,
+                                  int64_t fanout, int replace, uint64_t seed, int64_t hop,
+                                  const int64_t* indptr, void* place, void* neighbour, int threads) {
+  if (bad_rows(rows) || !rows->col || num_nodes < 0 || fanout < -1 || hop < 0 || !indptr)
+    return refuse("gnnlab_sample_draw");
+  return guarded([&](const Kernels& k) {
+    return k.sample_draw(rows, nodes, num_nodes, fanout, replace, seed, hop, indptr, place, neighbour,
+                         threads);
+  });
+}
+
+namespace {
+bool bad_slots(const void* table, int64_t slots, int hashed) {
+  return !table || slots < 0 || (hashed && (slots < 2 || (slots & (slots - 1))));
+}
+}  // namespace
+
+GNNLAB_API int gnnlab_sample_number(void* table, int64_t slots, int hashed, void* ids, int index_bytes,
+                                    int64_t num_ids, int64_t* nodes, int64_t* count) {
+  if (bad_slots(table, slots, hashed) || bad_bytes(index_bytes) || num_ids < 0 || !nodes || !count)
+    return refuse("gnnlab_sample_number");
+  return guarded([&](const Kernels& k) {
+    return k.sample_number(table, slots, hashed, ids, index_bytes, num_ids, nodes, count);
+  });
+}
+
+GNNLAB_API int gnnlab_sample_forget(void* table, int64_t slots, int hashed, int index_bytes,
+                                    const int64_t* nodes, int64_t count) {
+  if (bad_slots(table, slots, hashed) || bad_bytes(index_bytes) || count < 0 || (count && !nodes))
+    return refuse("gnnlab_sample_forget");
+  return guarded([&](const Kernels& k) {
+    return k.sample_forget(table, slots, hashed, index_bytes, nodes, count);
+  });
+}

@@ -19,7 +19,7 @@
 
 #include <stdint.h>
 
-#define GNNLAB_ABI_VERSION 3
+#define GNNLAB_ABI_VERSION 4
 
 #define GNNLAB_OK 0
 #define GNNLAB_BAD_ARGUMENT 1
@@ -189,6 +189,32 @@ int gnnlab_attention_backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t
                               const void* bias, const void* max, const void* total, int64_t heads,
                               int64_t width, double scale, int dtype, void* gq, void* gk, void* gv,
                               void* gbias, int threads);
+
+/* Neighbour sampling, three steps. A node gives min(degree, fanout) places of its row, with
+ * `replace` fanout of them (none if its row is empty), with fanout -1 its whole row in order.
+ *
+ * count: indptr[i + 1] = indptr[i] + what nodes[i] gives; indptr[0] is the caller's. Checks nodes.
+ * draw: places of nodes[i] go to place[indptr[i] - indptr[0] ..], the entries of col there to
+ * neighbour; both of rows->index_bytes. Draw t of a node takes word t % 4 of block t / 4 if its
+ * degree is at most 65536, else words 2 t and 2 t + 1 as high and low half; a block is Philox4x32-10,
+ * key (seed low, seed high), counter (node low, node high, hop, number of the block). The draw is
+ * word * bound >> 32 (>> 64). With replacement bound = degree. Without: Floyd's algorithm, draw t of
+ * k has bound = degree - k + t + 1 and a number that was taken already stands for degree - k + t. */
+int gnnlab_sample_count(const gnnlab_rows* rows, const int64_t* nodes, int64_t num_nodes,
+                        int64_t fanout, int replace, int64_t* indptr);
+int gnnlab_sample_draw(const gnnlab_rows* rows, const int64_t* nodes, int64_t num_nodes,
+                       int64_t fanout, int replace, uint64_t seed, int64_t hop, const int64_t* indptr,
+                       void* place, void* neighbour, int threads);
+
+/* Numbers ids in the order of their first appearance, in place: new ones are appended to nodes, whose
+ * length is *count (room for num_ids more). `table` remembers numbers from call to call: `slots`
+ * items of index_bytes, one per id that may come; or, `hashed`, `slots` pairs of them, a power of two
+ * of at least 2 and at least twice the number of nodes. It is all zero at first; forget makes it so
+ * again. Ids are not checked. */
+int gnnlab_sample_number(void* table, int64_t slots, int hashed, void* ids, int index_bytes,
+                         int64_t num_ids, int64_t* nodes, int64_t* count);
+int gnnlab_sample_forget(void* table, int64_t slots, int hashed, int index_bytes,
+                         const int64_t* nodes, int64_t count);
 
 #ifdef __cplusplus
 }

@@ -25,7 +25,11 @@
   use(attention)            \
   use(gat_backward)         \
   use(gatv2_backward)       \
-  use(attention_backward)
+  use(attention_backward)   \
+  use(sample_count)         \
+  use(sample_draw)          \
+  use(sample_number)        \
+  use(sample_forget)
 
 namespace gnnlab {
 

@@ -9,6 +9,7 @@ from gnnlab.ops._library import Backend, Status, backend, status, use_backend
 from gnnlab.ops.attention import attention_aggregate, gat_aggregate, gatv2_aggregate
 from gnnlab.ops.gather import gather
 from gnnlab.ops.plan import EdgePlan
+from gnnlab.ops.sample import Hops, Neighbors, sample_hops, sample_neighbors
 from gnnlab.ops.scatter import scatter, scatter_arg, segment
 from gnnlab.ops.sddmm import sddmm
 from gnnlab.ops.softmax import (
@@ -23,6 +24,8 @@ from gnnlab.ops.spmm import spmm, spmm_multi
 __all__ = [
     "Backend",
     "EdgePlan",
+    "Hops",
+    "Neighbors",
     "Status",
     "attention_aggregate",
     "backend",
@@ -30,6 +33,8 @@ __all__ = [
     "gat_aggregate",
     "gather",
     "gatv2_aggregate",
+    "sample_hops",
+    "sample_neighbors",
     "scatter",
     "scatter_arg",
     "sddmm",

@@ -1,0 +1,207 @@
+"""The steps of neighbour sampling, on compiled kernels or in plain torch: same samples from both."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gnnlab.ops import reference_sample as reference
+from gnnlab.ops._arguments import check_index
+from gnnlab.ops._edges import Order
+from gnnlab.ops._library import Library, cpu_library
+
+__all__ = ["Drawn", "Numbers", "draw", "numbers"]
+
+Drawn = tuple[Tensor, Tensor, Tensor]
+"""Where the neighbours of each node begin, (n + 1,) int64; the places and the neighbours, (S,)."""
+
+
+def draw(
+    order: Order, nodes: Tensor, k: int, replace: bool, seed: int, hop: int, base: int = 0
+) -> Drawn:
+    """Draws neighbours of nodes (n,) int64; the first of them begins at `base`."""
+    seed &= 2**64 - 1
+    library = cpu_library(nodes)
+    if library is not None:
+        return _draw_compiled(library, order, nodes, k, replace, seed, hop, base)
+    check_index(nodes, order.num_rows)
+    start = order.indptr[nodes]
+    degree = order.indptr[nodes + 1] - start
+    indptr = torch.full((len(nodes) + 1,), base, dtype=torch.int64, device=nodes.device)
+    indptr[1:] += reference.count(degree, k, replace).cumsum(0)
+    place = reference.draw(start, degree, nodes, k, replace, seed, hop)
+    assert order.col is not None  # plans always have it
+    return indptr, place.to(order.place_dtype), order.col[place]
+
+
+def _draw_compiled(
+    library: Library,
+    order: Order,
+    nodes: Tensor,
+    k: int,
+    replace: bool,
+    seed: int,
+    hop: int,
+    base: int,
+) -> Drawn:
+    rows, size = order.address or order.locate(), nodes.shape[0]
+    indptr = torch.empty(size + 1, dtype=torch.int64)
+    indptr[0] = base
+    library.check(
+        library.sample_count(rows, nodes.data_ptr(), size, k, replace, indptr.data_ptr())
+    )
+    place = torch.empty(int(indptr[-1]) - base, dtype=order.place_dtype)
+    neighbour = torch.empty_like(place)
+    library.check(
+        library.sample_draw(
+            rows,
+            nodes.data_ptr(),
+            size,
+            k,
+            replace,
+            seed,
+            hop,
+            indptr.data_ptr(),
+            place.data_ptr(),
+            neighbour.data_ptr(),
+            torch.get_num_threads(),
+        )
+    )
+    return indptr, place, neighbour
+
+
+class Numbers(Protocol):
+    """Numbers nodes in the order in which they are first met."""
+
+    def add(self, ids: Tensor) -> Tensor:
+        """Returns the number of each id, in the dtype of `ids`; new ids get the next numbers.
+
+        `ids` may be overwritten.
+        """
+
+    def nodes(self, begin: int = 0) -> Tensor:
+        """Returns the nodes from number `begin` on, int64; later additions leave it as it is."""
+
+    def __len__(self) -> int: ...
+
+    def close(self) -> None:
+        """Gives memory back."""
+
+
+def numbers(order: Order, ids: Tensor) -> Numbers:
+    """Returns an empty list of numbers for nodes of a graph, on the device of `ids`."""
+    library = cpu_library(ids)
+    return _Plain(ids) if library is None else _Table(library, order)
+
+
+class _Plain:
+    """In plain torch."""
+
+    def __init__(self, ids: Tensor) -> None:
+        self._nodes = ids.new_empty(0, dtype=torch.int64)
+
+    def add(self, ids: Tensor) -> Tensor:
+        self._nodes, found = reference.number(self._nodes, ids.long())
+        return found.to(ids.dtype)
+
+    def nodes(self, begin: int = 0) -> Tensor:
+        return self._nodes[begin:]
+
+    def __len__(self) -> int:
+        return self._nodes.shape[0]
+
+    def close(self) -> None:
+        pass
+
+
+class _Table:
+    """With a table in memory that the next call uses again: see cuda/cpu/sample.cpp.
+
+    Free tables wait in a list of the order; taking from it and giving back are atomic, so that
+    threads can sample one graph together.
+    """
+
+    def __init__(self, library: Library, order: Order) -> None:
+        self._library, self._order = library, order
+        self._dtype = order.place_dtype
+        self._free: list[Tensor] = order.facts.setdefault("sample tables", [])
+        self._table: Tensor | None = None
+        self._hashed = 0
+        self._count = ctypes.c_int64(0)
+        self._nodes = torch.empty(0, dtype=torch.int64)
+
+    def add(self, ids: Tensor) -> Tensor:
+        ids = ids.contiguous() if ids.dtype == self._dtype else ids.to(self._dtype)
+        most = min(self._order.num_rows, len(self) + ids.shape[0])
+        self._make_room(most)
+        # A call appends before it knows how many are new: room for the most there can be.
+        if self._nodes.shape[0] < most:
+            grown = torch.empty(most, dtype=torch.int64)
+            grown[: len(self)] = self._nodes[: len(self)]
+            self._nodes = grown
+        self._number(ids)
+        return ids
+
+    def _number(self, ids: Tensor) -> None:
+        assert self._table is not None
+        self._library.check(
+            self._library.sample_number(
+                *self._where(self._table),
+                ids.data_ptr(),
+                ids.element_size(),
+                ids.shape[0],
+                self._nodes.data_ptr(),
+                ctypes.byref(self._count),
+            )
+        )
+
+    def _where(self, table: Tensor) -> tuple[int, int, int]:
+        return table.data_ptr(), table.shape[0] // (1 + self._hashed), self._hashed
+
+    def _make_room(self, most: int) -> None:
+        """Takes a table for `most` nodes, and moves what is in the old one."""
+        slots = 1 << max(2 * most - 1, 15).bit_length()
+        hashed = 2 * slots < self._order.num_rows  # else an array over all nodes is no larger
+        size = 2 * slots if hashed else max(self._order.num_rows, 1)
+        table = self._table
+        if table is not None and (not self._hashed or table.shape[0] >= size):
+            return
+        if table is not None:
+            self._forget(table)
+        self._table, self._hashed = self._take(size, hashed), int(hashed)
+        if len(self):
+            again, self._count = self.nodes().to(self._dtype), ctypes.c_int64(0)
+            self._number(again)
+
+    def _take(self, size: int, hashed: bool) -> Tensor:
+        """Returns a free table if one fits, else a new one."""
+        try:
+            table = self._free.pop()
+        except IndexError:
+            table = torch.zeros(size, dtype=self._dtype)
+        # Hashed tables have fewer items than there are nodes, and may be larger than need be.
+        all_nodes = self._order.num_rows
+        fits = size <= table.shape[0] < all_nodes if hashed else table.shape[0] == size
+        return table if fits else torch.zeros(size, dtype=self._dtype)
+
+    def nodes(self, begin: int = 0) -> Tensor:
+        return self._nodes[begin : len(self)]
+
+    def __len__(self) -> int:
+        return self._count.value
+
+    def _forget(self, table: Tensor) -> None:
+        self._library.check(
+            self._library.sample_forget(
+                *self._where(table), table.element_size(), self._nodes.data_ptr(), len(self)
+            )
+        )
+
+    def close(self) -> None:
+        if self._table is not None:
+            self._forget(self._table)
+            self._free.append(self._table)
+            self._table = None
