@@ -367,26 +367,12 @@ GNNLAB_API int gnnlab_sample_draw(const gnnlab_rows* rows, const int64_t* nodes,
   });
 }
 
-namespace {
-bool bad_slots(const void* table, int64_t slots, int hashed) {
-  return !table || slots < 0 || (hashed && (slots < 2 || (slots & (slots - 1))));
-}
-}  // namespace
-
-GNNLAB_API int gnnlab_sample_number(void* table, int64_t slots, int hashed, void* ids, int index_bytes,
-                                    int64_t num_ids, int64_t* nodes, int64_t* count) {
-  if (bad_slots(table, slots, hashed) || bad_bytes(index_bytes) || num_ids < 0 || !nodes || !count)
+GNNLAB_API int gnnlab_sample_number(void* table, int64_t slots, int hashed, int64_t base, void* ids,
+                                    int index_bytes, int64_t num_ids, int64_t* nodes, int64_t* count) {
+  if (!table || slots < 0 || (hashed && (slots < 2 || (slots & (slots - 1)))) || base < 0 ||
+      bad_bytes(index_bytes) || num_ids < 0 || !nodes || !count)
     return refuse("gnnlab_sample_number");
   return guarded([&](const Kernels& k) {
-    return k.sample_number(table, slots, hashed, ids, index_bytes, num_ids, nodes, count);
-  });
-}
-
-GNNLAB_API int gnnlab_sample_forget(void* table, int64_t slots, int hashed, int index_bytes,
-                                    const int64_t* nodes, int64_t count) {
-  if (bad_slots(table, slots, hashed) || bad_bytes(index_bytes) || count < 0 || (count && !nodes))
-    return refuse("gnnlab_sample_forget");
-  return guarded([&](const Kernels& k) {
-    return k.sample_forget(table, slots, hashed, index_bytes, nodes, count);
+    return k.sample_number(table, slots, hashed, base, ids, index_bytes, num_ids, nodes, count);
   });
 }

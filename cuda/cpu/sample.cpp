@@ -6,13 +6,14 @@
 //   memory, then the neighbours. Without replacement: Floyd's algorithm (Bentley and Floyd, "A sample
 //   of brilliance", CACM 30(9), 1987), one word per draw, the set of what is taken in 64 bits where
 //   these suffice. Numbering: an array over all nodes, or a hash table with linear probing where that
-//   is smaller; either is clean again afterwards at the cost of the nodes found.
+//   is smaller. Neither is ever cleared: numbers of earlier lists lie below a base and count as none.
 // A draw below `bound` is the high half of word * bound: one 32-bit word up to 65536, where the
 //   chances of two outcomes differ by less than 1 in 65536, else 64 bits.
 // Random words belong to (seed, hop, node), results to rows: neither threads nor order matter.
 // Reads 2 cache lines per node and 1 per neighbour; writes 2 * r bytes per neighbour (r = 4 or 8).
 // Sums: none. Measured by: gnnlab.bench.sampling.
 #include "families.h"
+#include "pages.h"
 #include "parallel.h"
 #include "philox.h"
 
@@ -240,54 +241,43 @@ int draw(const Job& job, int64_t num_nodes, void* place, void* neighbour, int th
 
 constexpr int64_t kAhead = 16;  // how far ahead a slot is asked for
 
-// Number of each node, plus 1; 0 where it has none.
+// The number of each node, plus base + 1; up to the base where it has none.
 template <typename I>
 struct Direct {
   I* slots;
+  I base;
   void ask(I id) const { __builtin_prefetch(slots + id, 1); }
   int64_t number(I id, int64_t* nodes, int64_t* count) const {
-    if (!slots[id]) {
+    if (slots[id] <= base) {
       nodes[*count] = id;
-      slots[id] = static_cast<I>(++*count);
+      slots[id] = static_cast<I>(base + ++*count);
     }
-    return static_cast<int64_t>(slots[id]) - 1;
+    return static_cast<int64_t>(slots[id] - base) - 1;
   }
-  void forget(I id) const { slots[id] = 0; }
 };
 
-// Pairs of a node and its number plus 1, by linear probing; at most half of the slots are in use.
+// Pairs of a node and such a number, by linear probing; at most half of the slots are in use.
 template <typename I>
 struct Hashed {
   struct Slot {
     I id, number;
   };
   Slot* slots;
+  I base;
   uint64_t mask;
   int shift;
   uint64_t home(I id) const { return (static_cast<uint64_t>(id) * 0x9E3779B97F4A7C15u) >> shift; }
   void ask(I id) const { __builtin_prefetch(slots + home(id), 1); }
   int64_t number(I id, int64_t* nodes, int64_t* count) const {
     uint64_t at = home(id);
-    while (slots[at].number && slots[at].id != id) at = (at + 1) & mask;
-    if (!slots[at].number) {
+    while (slots[at].number > base && slots[at].id != id) at = (at + 1) & mask;
+    if (slots[at].number <= base) {
       nodes[*count] = id;
-      slots[at] = {id, static_cast<I>(++*count)};
+      slots[at] = {id, static_cast<I>(base + ++*count)};
     }
-    return static_cast<int64_t>(slots[at].number) - 1;
-  }
-  // Clears the run from the node's home on. A run that is cut here is cut to its end, so that no
-  // node of it is out of reach of its own turn.
-  void forget(I id) const {
-    for (uint64_t at = home(id); slots[at].number; at = (at + 1) & mask) slots[at].number = 0;
+    return static_cast<int64_t>(slots[at].number - base) - 1;
   }
 };
-
-template <typename I, typename Use>
-void with_table(void* table, int64_t slots, int hashed, const Use& use) {
-  if (!hashed) return use(Direct<I>{static_cast<I*>(table)});
-  const int bits = __builtin_ctzll(static_cast<uint64_t>(slots));
-  use(Hashed<I>{static_cast<typename Hashed<I>::Slot*>(table), static_cast<uint64_t>(slots) - 1, 64 - bits});
-}
 
 }  // namespace
 
@@ -315,36 +305,30 @@ int sample_draw(const gnnlab_rows* rows, const int64_t* nodes, int64_t num_nodes
                                 : draw<int64_t>(job, num_nodes, place, neighbour, threads);
 }
 
-int sample_number(void* table, int64_t slots, int hashed, void* ids, int index_bytes, int64_t num_ids,
-                  int64_t* nodes, int64_t* count) {
+int sample_number(void* table, int64_t slots, int hashed, int64_t base, void* ids, int index_bytes,
+                  int64_t num_ids, int64_t* nodes, int64_t* count) {
+  if (base == 0 && *count == 0) {
+    const int64_t bytes = slots * index_bytes * (hashed ? 2 : 1);
+    advise_huge_pages(table, bytes);
+    __builtin_memset(table, 0, static_cast<size_t>(bytes));
+  }
   const auto number = [&](auto kind) {
     using I = decltype(kind);
-    with_table<I>(table, slots, hashed, [&](const auto& numbers) {
+    const auto each = [&](const auto& table_of) {
       I* id = static_cast<I*>(ids);
       int64_t found = *count;
       for (int64_t e = 0; e < num_ids; ++e) {
-        if (e + kAhead < num_ids) numbers.ask(id[e + kAhead]);
-        id[e] = static_cast<I>(numbers.number(id[e], nodes, &found));
+        if (e + kAhead < num_ids) table_of.ask(id[e + kAhead]);
+        id[e] = static_cast<I>(table_of.number(id[e], nodes, &found));
       }
       *count = found;
-    });
+    };
+    const I start = static_cast<I>(base);
+    if (!hashed) return each(Direct<I>{static_cast<I*>(table), start});
+    const int shift = 64 - __builtin_ctzll(static_cast<uint64_t>(slots));
+    each(Hashed<I>{static_cast<typename Hashed<I>::Slot*>(table), start, static_cast<uint64_t>(slots) - 1, shift});
   };
   index_bytes == 4 ? number(int32_t{}) : number(int64_t{});
-  return GNNLAB_OK;
-}
-
-int sample_forget(void* table, int64_t slots, int hashed, int index_bytes, const int64_t* nodes,
-                  int64_t count) {
-  const auto forget = [&](auto kind) {
-    using I = decltype(kind);
-    with_table<I>(table, slots, hashed, [&](const auto& numbers) {
-      for (int64_t i = 0; i < count; ++i) {
-        if (i + kAhead < count) numbers.ask(static_cast<I>(nodes[i + kAhead]));
-        numbers.forget(static_cast<I>(nodes[i]));
-      }
-    });
-  };
-  index_bytes == 4 ? forget(int32_t{}) : forget(int64_t{});
   return GNNLAB_OK;
 }
 

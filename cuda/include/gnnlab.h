@@ -209,12 +209,11 @@ int gnnlab_sample_draw(const gnnlab_rows* rows, const int64_t* nodes, int64_t nu
 /* Numbers ids in the order of their first appearance, in place: new ones are appended to nodes, whose
  * length is *count (room for num_ids more). `table` remembers numbers from call to call: `slots`
  * items of index_bytes, one per id that may come; or, `hashed`, `slots` pairs of them, a power of two
- * of at least 2 and at least twice the number of nodes. It is all zero at first; forget makes it so
- * again. Ids are not checked. */
-int gnnlab_sample_number(void* table, int64_t slots, int hashed, void* ids, int index_bytes,
-                         int64_t num_ids, int64_t* nodes, int64_t* count);
-int gnnlab_sample_forget(void* table, int64_t slots, int hashed, int index_bytes,
-                         const int64_t* nodes, int64_t count);
+ * of at least 2 and at least twice the number of nodes. A table begins with base 0 and *count 0,
+ * whatever it holds; for the next list base grows by the *count of the last one. base + *count must
+ * fit into an item. Ids are not checked. */
+int gnnlab_sample_number(void* table, int64_t slots, int hashed, int64_t base, void* ids,
+                         int index_bytes, int64_t num_ids, int64_t* nodes, int64_t* count);
 
 #ifdef __cplusplus
 }

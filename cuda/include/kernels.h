@@ -28,8 +28,7 @@
   use(attention_backward)   \
   use(sample_count)         \
   use(sample_draw)          \
-  use(sample_number)        \
-  use(sample_forget)
+  use(sample_number)
 
 namespace gnnlab {
 

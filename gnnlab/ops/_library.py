@@ -55,8 +55,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "attention_backward": [_P] * 10 + [_L, _L, _D, _I] + [_P] * 4 + [_I],
     "sample_count": [_P, _P, _L, _L, _I, _P],
     "sample_draw": [_P, _P, _L, _L, _I, _U, _L, _P, _P, _P, _I],
-    "sample_number": [_P, _L, _I, _P, _I, _L, _P, _P],
-    "sample_forget": [_P, _L, _I, _I, _P, _L],
+    "sample_number": [_P, _L, _I, _L, _P, _I, _L, _P, _P],
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -117,39 +118,49 @@ class _Plain:
         pass
 
 
+@dataclass
+class _Slots:
+    """Memory of a table, and the number below which its entries belong to earlier lists."""
+
+    items: Tensor
+    hashed: bool
+    base: int = 0
+
+
 class _Table:
-    """With a table in memory that the next call uses again: see cuda/cpu/sample.cpp.
+    """With a table in memory that the next list uses again: see cuda/cpu/sample.cpp.
 
     Free tables wait in a list of the order; taking from it and giving back are atomic, so that
     threads can sample one graph together.
     """
 
     def __init__(self, library: Library, order: Order) -> None:
-        self._library, self._order = library, order
-        self._dtype = order.place_dtype
-        self._free: list[Tensor] = order.facts.setdefault("sample tables", [])
-        self._table: Tensor | None = None
-        self._hashed = 0
+        self._library, self._dtype = library, order.place_dtype
+        self._num_nodes = order.num_rows
+        self._free: list[_Slots] = order.facts.setdefault("sample tables", [])
+        self._slots: _Slots | None = None
         self._count = ctypes.c_int64(0)
-        self._nodes = torch.empty(0, dtype=torch.int64)
+        self._nodes = torch.empty(1, dtype=torch.int64)
 
     def add(self, ids: Tensor) -> Tensor:
-        ids = ids.contiguous() if ids.dtype == self._dtype else ids.to(self._dtype)
-        most = min(self._order.num_rows, len(self) + ids.shape[0])
-        self._make_room(most)
+        ids = ids.to(self._dtype).contiguous()
         # A call appends before it knows how many are new: room for the most there can be.
+        most = min(self._num_nodes, len(self) + ids.shape[0])
         if self._nodes.shape[0] < most:
             grown = torch.empty(most, dtype=torch.int64)
-            grown[: len(self)] = self._nodes[: len(self)]
+            grown[: len(self)] = self.nodes()
             self._nodes = grown
-        self._number(ids)
+        slots = self._slots = self._with_room(most)
+        self._number(slots, ids)
         return ids
 
-    def _number(self, ids: Tensor) -> None:
-        assert self._table is not None
+    def _number(self, slots: _Slots, ids: Tensor) -> None:
         self._library.check(
             self._library.sample_number(
-                *self._where(self._table),
+                slots.items.data_ptr(),
+                slots.items.shape[0] // (2 if slots.hashed else 1),
+                slots.hashed,
+                slots.base,
                 ids.data_ptr(),
                 ids.element_size(),
                 ids.shape[0],
@@ -158,34 +169,29 @@ class _Table:
             )
         )
 
-    def _where(self, table: Tensor) -> tuple[int, int, int]:
-        return table.data_ptr(), table.shape[0] // (1 + self._hashed), self._hashed
-
-    def _make_room(self, most: int) -> None:
-        """Takes a table for `most` nodes, and moves what is in the old one."""
+    def _with_room(self, most: int) -> _Slots:
+        """Returns a table for `most` nodes that holds what the present one holds."""
         slots = 1 << max(2 * most - 1, 15).bit_length()
-        hashed = 2 * slots < self._order.num_rows  # else an array over all nodes is no larger
-        size = 2 * slots if hashed else max(self._order.num_rows, 1)
-        table = self._table
-        if table is not None and (not self._hashed or table.shape[0] >= size):
-            return
-        if table is not None:
-            self._forget(table)
-        self._table, self._hashed = self._take(size, hashed), int(hashed)
+        hashed = 2 * slots < self._num_nodes  # else an array over all nodes is no larger
+        size = 2 * slots if hashed else max(self._num_nodes, 1)
+        present = self._slots
+        if present is not None and (not present.hashed or present.items.shape[0] >= size):
+            return present
+        taken = self._take(size, hashed)
         if len(self):
             again, self._count = self.nodes().to(self._dtype), ctypes.c_int64(0)
-            self._number(again)
+            self._number(taken, again)
+        return taken
 
-    def _take(self, size: int, hashed: bool) -> Tensor:
+    def _take(self, size: int, hashed: bool) -> _Slots:
         """Returns a free table if one fits, else a new one."""
         try:
-            table = self._free.pop()
+            found = self._free.pop()
         except IndexError:
-            table = torch.zeros(size, dtype=self._dtype)
-        # Hashed tables have fewer items than there are nodes, and may be larger than need be.
-        all_nodes = self._order.num_rows
-        fits = size <= table.shape[0] < all_nodes if hashed else table.shape[0] == size
-        return table if fits else torch.zeros(size, dtype=self._dtype)
+            found = None
+        if found is not None and found.hashed == hashed and found.items.shape[0] >= size:
+            return found
+        return _Slots(torch.empty(size, dtype=self._dtype), hashed)
 
     def nodes(self, begin: int = 0) -> Tensor:
         return self._nodes[begin : len(self)]
@@ -193,15 +199,11 @@ class _Table:
     def __len__(self) -> int:
         return self._count.value
 
-    def _forget(self, table: Tensor) -> None:
-        self._library.check(
-            self._library.sample_forget(
-                *self._where(table), table.element_size(), self._nodes.data_ptr(), len(self)
-            )
-        )
-
     def close(self) -> None:
-        if self._table is not None:
-            self._forget(self._table)
-            self._free.append(self._table)
-            self._table = None
+        slots, self._slots = self._slots, None
+        if slots is None:
+            return
+        slots.base += len(self)
+        if slots.base > torch.iinfo(self._dtype).max - self._num_nodes:
+            slots.base = 0  # the next list begins with a clean table
+        self._free.append(slots)
