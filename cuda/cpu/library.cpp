@@ -376,3 +376,14 @@ GNNLAB_API int gnnlab_sample_number(void* table, int64_t slots, int hashed, int6
     return k.sample_number(table, slots, hashed, base, ids, index_bytes, num_ids, nodes, count);
   });
 }
+
+GNNLAB_API int gnnlab_partition(const gnnlab_rows* rows, const gnnlab_rows* back, int64_t num_parts,
+                                int64_t capacity, int64_t passes, int64_t* part) {
+  if (bad_rows(rows) || bad_rows(back) || !rows->col || !back->col || rows->num_rows != back->num_rows ||
+      rows->index_bytes != back->index_bytes || num_parts < 1 || capacity < 1 || passes < 1 ||
+      (rows->num_rows > 0 && (!part || capacity < (rows->num_rows - 1) / num_parts + 1)))
+    return refuse("gnnlab_partition");
+  return guarded([&](const Kernels& k) {
+    return k.partition(rows, back, num_parts, capacity, passes, part);
+  });
+}

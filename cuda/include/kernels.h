@@ -28,7 +28,8 @@
   use(attention_backward)   \
   use(sample_count)         \
   use(sample_draw)          \
-  use(sample_number)
+  use(sample_number)        \
+  use(partition)
 
 namespace gnnlab {
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from gnnlab.ops._library import Backend, Status, backend, status, use_backend
 from gnnlab.ops.attention import attention_aggregate, gat_aggregate, gatv2_aggregate
 from gnnlab.ops.gather import gather
+from gnnlab.ops.partition import partition
 from gnnlab.ops.plan import EdgePlan
 from gnnlab.ops.sample import Hops, Neighbors, sample_hops, sample_neighbors
 from gnnlab.ops.scatter import scatter, scatter_arg, segment
@@ -33,6 +34,7 @@ __all__ = [
     "gat_aggregate",
     "gather",
     "gatv2_aggregate",
+    "partition",
     "sample_hops",
     "sample_neighbors",
     "scatter",

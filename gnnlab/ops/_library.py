@@ -56,6 +56,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "sample_count": [_P, _P, _L, _L, _I, _P],
     "sample_draw": [_P, _P, _L, _L, _I, _U, _L, _P, _P, _P, _I],
     "sample_number": [_P, _L, _I, _L, _P, _I, _L, _P, _P],
+    "partition": [_P, _P, _L, _L, _L, _P],
 }
 
 

@@ -14,7 +14,7 @@ from gnnlab.ops._arguments import check_index
 from gnnlab.ops._edges import Order
 from gnnlab.ops._library import Library, cpu_library
 
-__all__ = ["Drawn", "Numbers", "draw", "numbers"]
+__all__ = ["Drawn", "Numbers", "draw", "edges_at", "numbers"]
 
 Drawn = tuple[Tensor, Tensor, Tensor]
 """Where the neighbours of each node begin, (n + 1,) int64; the places and the neighbours, (S,)."""
@@ -72,6 +72,11 @@ def _draw_compiled(
         )
     )
     return indptr, place, neighbour
+
+
+def edges_at(order: Order, place: Tensor) -> Tensor:
+    """Returns the caller's edge at each place (S,), int64."""
+    return place.long() if order.perm is None else order.perm.index_select(0, place).long()
 
 
 class Numbers(Protocol):

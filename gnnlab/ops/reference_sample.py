@@ -84,3 +84,39 @@ def number(nodes: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     order = first.argsort()
     rank = torch.empty_like(order).scatter_(0, order, position[: len(order)])
     return values[order], rank[inverse[len(nodes) :]]
+
+
+def stream(
+    src: Tensor, dst: Tensor, num_nodes: int, parts: int, capacity: int, passes: int
+) -> Tensor:
+    """Returns the part of each node by linear deterministic greedy streaming: (N,) int64."""
+    into: list[list[int]] = [[] for _ in range(num_nodes)]
+    out: list[list[int]] = [[] for _ in range(num_nodes)]
+    for u, v in zip(src.tolist(), dst.tolist(), strict=True):
+        into[v].append(u)
+        out[u].append(v)
+    order: dict[int, None] = {}
+    for first in range(num_nodes):
+        waiting = [] if first in order else [first]
+        order.setdefault(first)
+        for v in waiting:  # grows while it is read
+            new = [u for u in dict.fromkeys(into[v] + out[v]) if u not in order]
+            order.update(dict.fromkeys(new))
+            waiting += new
+    part, size, open_part = [-1] * num_nodes, [0] * parts, 0
+    for _ in range(passes):
+        for v in order:
+            old = part[v]
+            if old >= 0:
+                size[old] -= 1
+            votes: dict[int, int] = {}
+            for u in into[v] + out[v]:
+                if u != v and part[u] >= 0:
+                    votes[part[u]] = votes.get(part[u], 0) + 1
+            scores = [(count * (capacity - size[p]), -p) for p, count in votes.items()]
+            score, best = max(scores, default=(0, 0))
+            while old < 0 and size[open_part] >= capacity:
+                open_part += 1
+            part[v] = -best if score > 0 else old if old >= 0 else open_part
+            size[part[v]] += 1
+    return torch.tensor(part, dtype=torch.int64, device=src.device)

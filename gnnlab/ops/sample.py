@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gnnlab.ops._arguments import check_index, index_vector
-from gnnlab.ops._sample import draw, numbers
+from gnnlab.ops._sample import draw, edges_at, numbers
 from gnnlab.ops.plan import EdgePlan
 
 __all__ = ["Hops", "Neighbors", "sample_hops", "sample_neighbors"]
@@ -92,7 +92,7 @@ def sample_neighbors(
     nodes = _checked(plan, nodes, "nodes", plan.num_dst)
     order = plan.order
     indptr, place, src = draw(order, nodes, k, replace, operator.index(seed), hop)
-    return Neighbors(indptr, src, order.edges_at(place))
+    return Neighbors(indptr, src, edges_at(order, place))
 
 
 def sample_hops(
