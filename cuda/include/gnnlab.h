@@ -215,11 +215,13 @@ int gnnlab_sample_draw(const gnnlab_rows* rows, const int64_t* nodes, int64_t nu
 int gnnlab_sample_number(void* table, int64_t slots, int hashed, int64_t base, void* ids,
                          int index_bytes, int64_t num_ids, int64_t* nodes, int64_t* count);
 
-/* Linear deterministic greedy streaming: part[v] in 0 .. num_parts - 1, at most `capacity` nodes in
- * each (num_parts * capacity >= num_rows). rows and back are a graph and its transpose. Nodes come
- * `passes` times in breadth-first order (from the lowest node not met, neighbours in the order of
- * rows, then of back); each goes to the part with the largest votes * (capacity - size) > 0, the
- * lowest among equals, without one stays, or goes to the lowest part that was never full. */
+/* Parts of a graph: part[v] in 0 .. num_parts - 1, at most `capacity` nodes in each (capacity *
+ * num_parts >= num_rows). rows and back are a graph and its transpose. Parts of ceil(num_rows /
+ * num_parts) nodes are grown in turn, breadth first, neighbours in the order of rows, then of back;
+ * a part begins, and one that can grow no more goes on, at the first new neighbour of the node that
+ * was met first, else at the lowest new node. Then nodes come `passes` times in the order of growing,
+ * and each goes to the part with the largest neighbours * (capacity - size) > 0, the lowest among
+ * equals, or stays. */
 int gnnlab_partition(const gnnlab_rows* rows, const gnnlab_rows* back, int64_t num_parts,
                      int64_t capacity, int64_t passes, int64_t* part);
 

@@ -1,4 +1,4 @@
-"""Partition of nodes by streaming: parts of about one size, few edges between them."""
+"""Partition of nodes: parts of about one size, few edges between them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ __all__ = ["partition"]
 def partition(plan: EdgePlan, parts: int, *, slack: float = 0.1, passes: int = 10) -> Tensor:
     r"""Shares the nodes of a graph out over parts, so that few edges join different ones.
 
-    Nodes come in breadth-first order, several times. Each goes to the part p with room where
+    Parts are grown one after the other, breadth first. Then all nodes come in that order, several
+    times, and each goes to the part p with room where
 
     $$ \lvert \mathcal{N}(v) \cap p \rvert \, (C - \lvert p \rvert) $$
 
     is largest, with the neighbours along edges of either direction and
-    C = ceil((1 + slack) N / parts); the lower p among equals. The same plan gives the same parts
-    on every machine.
+    C = ceil((1 + slack) N / parts); the lower p among equals. A node without neighbours in a part
+    with room stays. The same plan gives the same parts on every machine.
 
     Args:
         plan: the edges of a graph, with as many sources as destinations.

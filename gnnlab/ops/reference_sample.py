@@ -6,12 +6,14 @@ samples. What belongs to which word is written in `cuda/include/gnnlab.h`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from gnnlab.ops._philox import philox_block
 
-__all__ = ["ONE_WORD", "count", "draw", "number"]
+__all__ = ["ONE_WORD", "count", "draw", "number", "stream"]
 
 ONE_WORD = 65536
 """The largest degree whose draws take one 32-bit word; above it they take two."""
@@ -89,34 +91,53 @@ def number(nodes: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
 def stream(
     src: Tensor, dst: Tensor, num_nodes: int, parts: int, capacity: int, passes: int
 ) -> Tensor:
-    """Returns the part of each node by linear deterministic greedy streaming: (N,) int64."""
-    into: list[list[int]] = [[] for _ in range(num_nodes)]
-    out: list[list[int]] = [[] for _ in range(num_nodes)]
-    for u, v in zip(src.tolist(), dst.tolist(), strict=True):
-        into[v].append(u)
-        out[u].append(v)
-    order: dict[int, None] = {}
-    for first in range(num_nodes):
-        waiting = [] if first in order else [first]
-        order.setdefault(first)
-        for v in waiting:  # grows while it is read
-            new = [u for u in dict.fromkeys(into[v] + out[v]) if u not in order]
-            order.update(dict.fromkeys(new))
-            waiting += new
-    part, size, open_part = [-1] * num_nodes, [0] * parts, 0
+    """Returns the part of each node, grown and streamed as `partition` says: (N,) int64."""
+    beside: list[list[int]] = [[] for _ in range(num_nodes)]
+    for ends in ((dst, src), (src, dst)):
+        for v, u in zip(ends[0].tolist(), ends[1].tolist(), strict=True):
+            beside[v].append(u)
+    share = max(-(-num_nodes // parts), 1)
+    order = _grow(beside, share)
+    part = [0] * num_nodes
+    for i, v in enumerate(order):
+        part[v] = i // share
+    size = [part.count(p) for p in range(parts)]
     for _ in range(passes):
         for v in order:
-            old = part[v]
-            if old >= 0:
-                size[old] -= 1
+            size[part[v]] -= 1
             votes: dict[int, int] = {}
-            for u in into[v] + out[v]:
-                if u != v and part[u] >= 0:
+            for u in beside[v]:
+                if u != v:
                     votes[part[u]] = votes.get(part[u], 0) + 1
             scores = [(count * (capacity - size[p]), -p) for p, count in votes.items()]
             score, best = max(scores, default=(0, 0))
-            while old < 0 and size[open_part] >= capacity:
-                open_part += 1
-            part[v] = -best if score > 0 else old if old >= 0 else open_part
+            if score > 0:
+                part[v] = -best
             size[part[v]] += 1
     return torch.tensor(part, dtype=torch.int64, device=src.device)
+
+
+def _grow(beside: list[list[int]], share: int) -> list[int]:
+    """Returns all nodes in the order of growing."""
+    order: list[int] = []
+    met = [False] * len(beside)
+
+    def meet(nodes: Sequence[int], limit: int) -> None:
+        for u in nodes:
+            if not met[u] and len(order) < limit:
+                met[u] = True
+                order.append(u)
+
+    while len(order) < len(beside):
+        head = len(order)
+        limit = min(head + share, len(beside))
+        while len(order) < limit:
+            if head < len(order):
+                meet(beside[order[head]], limit)
+                head += 1
+                continue
+            wanted = head + 1
+            for v in list(order):
+                meet(beside[v], wanted)
+            meet(range(len(beside)), wanted)
+    return order
