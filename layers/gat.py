@@ -112,7 +112,9 @@ class GATConv(HeadedLayer):
         to_src = self.weight if self.weight_src is None else self.weight_src
         assert to_src is not None  # one of the two is always there
         x_src = self._heads(given.x_src, to_src)
-        x_dst = x_src if self.weight_dst is None else self._heads(given.x_dst, self.weight_dst)
+        to_dst = to_src if self.weight_dst is None else self.weight_dst
+        same = to_dst is to_src and not given.is_bipartite
+        x_dst = x_src if same else self._heads(given.x_dst, to_dst)
         logit = None
         if self.weight_edge is not None and self.att_edge is not None and edge_attr is not None:
             # <a, W e> = <W^T a, e>: no (E, H, D) array.

@@ -194,7 +194,8 @@ class _Table:
             found = self._free.pop()
         except IndexError:
             found = None
-        if found is not None and found.hashed == hashed and found.items.shape[0] >= size:
+        # An array over all nodes always fits, also where a small hash table would do.
+        if found is not None and (not found.hashed or found.items.shape[0] >= size):
             return found
         return _Slots(torch.empty(size, dtype=self._dtype), hashed)
 

@@ -69,7 +69,7 @@ def fetch(features: HostFeatures | None, ids: Tensor) -> Rows:
     """Begins to fetch rows; on the CPU they are there when this returns."""
     if features is None:
         return lambda: None
-    if features.device.type == "cpu":
+    if features.transport == "cpu":
         rows = features[ids]
         return lambda: rows
     return features.prefetch(ids).wait  # the consumer's stream waits, not this thread's

@@ -67,8 +67,8 @@ def clusters(
     if parts == 1 or graph.num_nodes == 0:
         return torch.zeros(graph.num_nodes, dtype=torch.int64)
     indptr, neighbor = _undirected(graph)
-    found = metis.part_graph(parts, xadj=indptr.numpy(), adjncy=neighbor.numpy())
-    return torch.tensor(found[1], dtype=torch.int64)
+    adjacency = metis.CSRAdjacency(adj_starts=indptr.numpy(), adjacent=neighbor.numpy())
+    return torch.tensor(metis.part_graph(parts, adjacency).vertex_part, dtype=torch.int64)
 
 
 def cut_edges(graph: Graph, part: Tensor) -> int:
