@@ -1,4 +1,4 @@
-"""The steps of neighbour sampling, on compiled kernels or in plain torch: same samples from both."""
+"""The steps of neighbour sampling, on compiled kernels or in plain torch: the same samples."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def _draw_compiled(
     rows, size = order.address or order.locate(), nodes.shape[0]
     indptr = torch.empty(size + 1, dtype=torch.int64)
     indptr[0] = base
-    library.check(
-        library.sample_count(rows, nodes.data_ptr(), size, k, replace, indptr.data_ptr())
-    )
+    library.check(library.sample_count(rows, nodes.data_ptr(), size, k, replace, indptr.data_ptr()))
     place = torch.empty(int(indptr[-1]) - base, dtype=order.place_dtype)
     neighbour = torch.empty_like(place)
     library.check(

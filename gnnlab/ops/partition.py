@@ -63,8 +63,6 @@ def partition(plan: EdgePlan, parts: int, *, slack: float = 0.1, passes: int = 1
         return stream(plan.src, plan.dst, plan.num_dst, parts, capacity, passes)
     part = torch.empty(plan.num_dst, dtype=torch.int64)
     library.check(
-        library.partition(
-            order.locate(), back.locate(), parts, capacity, passes, part.data_ptr()
-        )
+        library.partition(order.locate(), back.locate(), parts, capacity, passes, part.data_ptr())
     )
     return part

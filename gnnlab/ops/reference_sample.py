@@ -55,7 +55,7 @@ def draw(
 def _picks(degree: Tensor, nodes: Tensor, k: int, replace: bool, seed: int, hop: int) -> Tensor:
     """Returns k numbers below each degree: (R, k)."""
     block = torch.arange((2 * k + 3) // 4, device=nodes.device)
-    item, number = torch.broadcast_tensors(nodes[:, None], block)
+    item, number = nodes[:, None].expand(-1, len(block)), block.expand(len(nodes), -1)
     words = torch.stack(philox_block(item, torch.full_like(item, hop), number, seed), 2).flatten(1)
     picks = torch.empty(len(nodes), k, dtype=torch.int64, device=nodes.device)
     for t in range(k):
@@ -137,7 +137,7 @@ def _grow(beside: list[list[int]], share: int) -> list[int]:
                 head += 1
                 continue
             wanted = head + 1
-            for v in list(order):
+            for v in order:
                 meet(beside[v], wanted)
             meet(range(len(beside)), wanted)
     return order

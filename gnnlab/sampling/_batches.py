@@ -42,7 +42,9 @@ def order_of(count: int, shuffle: bool, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(mix(seed, epoch) >> 1))
 
 
-def with_rows(features: Tensor | HostFeatures | None, name: str, num_nodes: int) -> HostFeatures | None:
+def with_rows(
+    features: Tensor | HostFeatures | None, name: str, num_nodes: int
+) -> HostFeatures | None:
     """Returns a table of one row per node, after checking it."""
     if features is None:
         return None

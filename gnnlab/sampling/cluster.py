@@ -32,8 +32,8 @@ def clusters(
         graph: the edges; their directions and weights do not count.
         parts: how many parts.
         method: "metis" cuts fewest edges and needs pymetis (``pip install 'gnnlab[cluster]'``);
-            "stream" is `gnnlab.ops.partition`, which needs nothing and is faster; "auto" takes METIS
-            where it is installed.
+            "stream" is `gnnlab.ops.partition`, which needs nothing and is faster; "auto" takes
+            METIS where it is installed.
 
     Shapes:
         returns: (N,) int64, from 0 to parts - 1. A part may be empty.
@@ -132,8 +132,8 @@ class ClusterBatch:
 class ClusterLoader:
     """Goes through a graph by joining a few clusters per batch, with the edges inside them.
 
-    A thread makes up to `prefetch` batches ahead. Batches depend on the arguments and the epoch, not
-    on `prefetch` or the number of threads. Each pass is another epoch.
+    A thread makes up to `prefetch` batches ahead. Batches depend on the arguments and the epoch,
+    not on `prefetch` or the number of threads. Each pass is another epoch.
 
     Args:
         graph: the whole graph.
@@ -149,7 +149,8 @@ class ClusterLoader:
         part: (N,) integer, not negative.
 
     Raises:
-        ValueError: if a table or `part` does not have one row per node, or a number is out of range.
+        ValueError: if a table or `part` does not have one row per node, or a number is out of
+            range.
 
     Example:
         >>> import torch
@@ -194,7 +195,8 @@ class ClusterLoader:
         self.shuffle, self.seed = shuffle, seed
         self._epoch = 0
         members = part.long().sort(stable=True).indices
-        filled = [c for c in members.split(part.long().bincount().tolist()) if c.numel()]
+        ends = part.long().bincount().cumsum(0)[:-1]
+        filled = [c for c in torch.tensor_split(members, ends) if c.numel()]
         self.clusters: tuple[Tensor, ...] = tuple(filled)
         """The nodes of each cluster that is not empty."""
 

@@ -53,7 +53,10 @@ class Sample:
             weight = weight.index_select(0, self.edge_ids)
         blocks = []
         for hop in range(len(self.num_edges), 0, -1):
-            num_src, num_dst, size = *self.num_nodes[hop - 1 : hop + 1][::-1], self.num_edges[hop - 1]
+            num_src, num_dst, size = (
+                *self.num_nodes[hop - 1 : hop + 1][::-1],
+                self.num_edges[hop - 1],
+            )
             plan = EdgePlan.from_csr(
                 hops.indptr[: num_dst + 1], hops.src[:size], num_src, validate=False
             )
@@ -108,9 +111,12 @@ class Sample:
 class NeighborSampler:
     """Walks from seeds along in-edges and keeps a few of them, as GraphSAGE does.
 
-    Each node is asked once, in the hop after the one that reached it, and then has the same in-edges
-    in all layers. They depend on the graph, `seed`, the hop and the node: neither on threads, nor on
-    the order of the seeds.
+    Each node is asked once, in the hop after the one that reached it, and then has the same
+    in-edges in all layers. They depend on the graph, `seed`, the hop and the node: neither on
+    threads, nor on what else is asked for.
+
+    Layers add no edges from a node to itself in blocks. Where they should count, as for `GATConv`,
+    put them into the graph.
 
     Args:
         graph: the edges; given as a plan, they have no weights.

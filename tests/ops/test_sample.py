@@ -28,7 +28,9 @@ def star(degree, center=0, size=None):
 
 def draws(plan, node, k, times, **options):
     """What one node gives under `times` seeds: (times, k) of its row's places."""
-    found = [sample_neighbors(plan, torch.tensor([node]), k, seed=s, **options) for s in range(times)]
+    found = [
+        sample_neighbors(plan, torch.tensor([node]), k, seed=s, **options) for s in range(times)
+    ]
     return torch.stack([f.edge for f in found])
 
 
@@ -304,7 +306,7 @@ def test_wrong_arguments_are_named():
             call(plan, seeds, last, seed=0)
         with pytest.raises(IndexError, match="index -1 at position 0"):
             call(plan, torch.tensor([-1]), last, seed=0)
-        with pytest.raises(ValueError, match="must be int64 or int32, got torch.float32"):
+        with pytest.raises(ValueError, match=r"must be int64 or int32, got torch\.float32"):
             call(plan, torch.tensor([0.5]), last, seed=0)
         with pytest.raises(ValueError, match="one dimension"):
             call(plan, torch.tensor([[0]]), last, seed=0)
