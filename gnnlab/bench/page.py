@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gnnlab.bench._ops_page import IMAGE, section
+from gnnlab.bench._sampling_page import section as sampling_section
 from gnnlab.bench.plot import draw
 from gnnlab.bench.recommend import EXPERIMENTS
 from gnnlab.errors import DataError
@@ -213,6 +214,13 @@ def _ops(result: Result) -> str:
     return section(result, _made_by(result))
 
 
+# ---- samplers ---------------------------------------------------------------------------------
+
+
+def _sampling(result: Result) -> str:
+    return sampling_section(result, _made_by(result))
+
+
 # ---- start-up --------------------------------------------------------------------------------
 
 
@@ -257,4 +265,4 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-_SECTIONS = {"recommend": _recommend, "ops": _ops, "startup": _startup}
+_SECTIONS = {"recommend": _recommend, "ops": _ops, "sampling": _sampling, "startup": _startup}
