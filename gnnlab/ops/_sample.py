@@ -182,7 +182,8 @@ class _Table:
             return present
         taken = self._take(size, hashed)
         if len(self):
-            again, self._count = self.nodes().to(self._dtype), ctypes.c_int64(0)
+            again = self.nodes().to(self._dtype, copy=True)  # numbers are written over it
+            self._count = ctypes.c_int64(0)
             self._number(taken, again)
         return taken
 

@@ -213,8 +213,9 @@ def test_a_node_has_the_same_edges_whatever_is_asked_beside_it():
         begin, end = all_nodes.indptr[at : at + 2].tolist()
         assert torch.equal(alone.edge, all_nodes.edge[begin:end])
     hops, again = (sample_hops(plan, s, (5, 5), seed=3) for s in (order[:20], order[:20].flip(0)))
-    edges = [set(plan.perm[h.place[: h.num_edges[0]]].tolist()) for h in (hops, again)]
+    edges = [set(plan.perm[h.place].tolist()) for h in (hops, again)]
     assert edges[0] == edges[1]
+    assert set(hops.nodes.tolist()) == set(again.nodes.tolist())
 
 
 # ---- what is drawn -------------------------------------------------------------------------------
@@ -268,20 +269,25 @@ def test_edges_are_given_in_the_callers_order():
 
 
 @pytest.mark.parametrize("size", [200, 100_000])
-def test_numbers_survive_growing_and_reuse(size):
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_numbers_survive_growing_and_reuse(size, dtype):
     """Small and large graphs take different tables; both go on after growing, and start anew."""
     order = EdgePlan(torch.zeros(2, 0, dtype=torch.int64), size, size).order
+    order.col = order.col.to(dtype)
     draw = torch.Generator().manual_seed(0)
     for _ in range(3):
         kept, seen = numbers(order, torch.empty(0)), {}
         for count in (3, 0, 500, 20, 9_000):
             ids = torch.randint(0, size, (count,), generator=draw)
             want = [seen.setdefault(i, len(seen)) for i in ids.tolist()]
-            assert kept.add(ids.clone()).tolist() == want
+            found = kept.add(ids.clone())
+            assert found.dtype == dtype
+            assert found.tolist() == want
         assert kept.nodes().tolist() == list(seen)
         assert len(kept) == len(seen)
         kept.close()
-    assert len(order.facts["sample tables"]) == 1
+    (table,) = order.facts["sample tables"]
+    assert table.hashed == (size > 100_000 // 2)
 
 
 def test_a_table_whose_numbers_run_out_begins_anew():
