@@ -225,7 +225,8 @@ bool draw_rows(const Job& job, int64_t begin, int64_t end, I* place, I* neighbou
 template <typename I>
 int draw(const Job& job, int64_t num_nodes, void* place, void* neighbour, int threads) {
   const int64_t work = 8 * (job.indptr[num_nodes] - job.indptr[0]);
-  const int team = static_cast<int>(min2<int64_t>(useful_threads(threads, work), max2<int64_t>(num_nodes, 1)));
+  [[maybe_unused]] const int team =
+      static_cast<int>(min2<int64_t>(useful_threads(threads, work), max2<int64_t>(num_nodes, 1)));
   int64_t failed = 0;
 #pragma omp parallel num_threads(team) if (team > 1) reduction(+ : failed)
   {
