@@ -17,7 +17,7 @@ their edges. "Pure Python" is a loop over nodes on a CSR matrix with `random.sam
 is left to PyG's users without its compiled extensions: its own sampler refuses without them. DGL
 draws neighbours anew for the nodes of earlier hops, gnnlab keeps those that they have."""
 _EPOCH = """One epoch over all nodes ({batches} batches) of a two-layer GraphSAGE (64 features, 64
-hidden units): {seconds:.0f} s on {threads} threads after {graph:.0f} s for making and sorting the
+hidden units): {seconds:.0f} s on {threads} after {graph:.0f} s for making and sorting the
 graph. Peak memory of the whole process: {peak:.2f} GB, wanted below {limit:g}: {verdict}. The first
 batches take {ahead:.1f} s, without prefetching {alone:.1f} s."""
 _CLUSTERS = """Share of the edges between parts of about 500 nodes, which cluster batches leave out:
@@ -48,7 +48,7 @@ def section(result: Mapping[str, Any], made_by: str) -> str:
         _EPOCH.format(
             batches=trained["batches"],
             seconds=trained["seconds"],
-            threads=trained["threads"],
+            threads=f"{trained['threads']} thread" + "s" * (trained["threads"] > 1),
             graph=trained["graph seconds"],
             peak=trained["peak GB"],
             limit=trained["limit GB"],
