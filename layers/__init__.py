@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gnnlab.layers._layer import Layer
+from gnnlab.layers._message_passing import prepare
 from gnnlab.layers.appnp import APPNP
 from gnnlab.layers.cgcnn import CGConv
 from gnnlab.layers.cheb import ChebConv
@@ -35,6 +37,7 @@ __all__ = [
     "GraphNorm",
     "JumpingKnowledge",
     "LGConv",
+    "Layer",
     "LayerNorm",
     "NNConv",
     "PNAConv",
@@ -45,4 +48,5 @@ __all__ = [
     "SGConv",
     "SoftmaxReadout",
     "TransformerConv",
+    "prepare",
 ]

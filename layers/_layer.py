@@ -24,7 +24,12 @@ class Layer(nn.Module):
     citation: ClassVar[str] = ""
     """BibTeX entry of the paper."""
     takes: ClassVar[frozenset[str]] = frozenset()
-    """What it can be given beside x and edges: "edge_weight", "edge_attr", "bipartite"."""
+    """What it can be given beside x and edges: "edge_weight", "edge_attr", "edge_type",
+    "bipartite", "heterogeneous"."""
+    compiles: ClassVar[bool] = True
+    """Whether ``torch.compile(fullgraph=True)`` takes it: not when shapes depend on the data."""
+    picture: ClassVar[tuple[str, ...]] = ()
+    """Words for what it aggregates, which the documentation draws."""
 
     _pyg_weights: ClassVar[dict[str, str]] = {}
     """Our parameter -> PyG's; names that end with a dot are modules, taken over as they are."""

@@ -350,6 +350,42 @@ GNNLAB_API int gnnlab_attention_backward(const gnnlab_rows* rows, const gnnlab_r
   });
 }
 
+GNNLAB_API int gnnlab_relu_sum(const gnnlab_rows* rows, const void* x, const void* edge, int64_t width,
+                               int dtype, void* out, int threads) {
+  if (bad_rows(rows) || width < 0 || bad_float(dtype)) return refuse("gnnlab_relu_sum");
+  return guarded(
+      [&](const Kernels& k) { return k.relu_sum(rows, x, edge, width, dtype, out, threads); });
+}
+
+GNNLAB_API int gnnlab_relu_sum_backward(const gnnlab_rows* rows_t, const void* grad, const void* x,
+                                        const void* edge, int64_t width, int dtype, void* gx,
+                                        void* gedge, int threads) {
+  if (bad_rows(rows_t) || width < 0 || bad_float(dtype)) return refuse("gnnlab_relu_sum_backward");
+  return guarded([&](const Kernels& k) {
+    return k.relu_sum_backward(rows_t, grad, x, edge, width, dtype, gx, gedge, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_gated_sum(const gnnlab_rows* rows, const void* key, const void* query,
+                                const void* value, int64_t width, int dtype, void* out, int threads) {
+  if (bad_rows(rows) || width < 0 || bad_float(dtype)) return refuse("gnnlab_gated_sum");
+  return guarded([&](const Kernels& k) {
+    return k.gated_sum(rows, key, query, value, width, dtype, out, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_gated_sum_backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t,
+                                         const void* grad, const void* key, const void* query,
+                                         const void* value, int64_t width, int dtype, void* gkey,
+                                         void* gquery, void* gvalue, int threads) {
+  if (bad_rows(rows) || bad_rows(rows_t) || width < 0 || bad_float(dtype))
+    return refuse("gnnlab_gated_sum_backward");
+  return guarded([&](const Kernels& k) {
+    return k.gated_sum_backward(rows, rows_t, grad, key, query, value, width, dtype, gkey, gquery,
+                                gvalue, threads);
+  });
+}
+
 GNNLAB_API int gnnlab_sample_count(const gnnlab_rows* rows, const int64_t* nodes, int64_t num_nodes,
                                    int64_t fanout, int replace, int64_t* indptr) {
   if (bad_rows(rows) || num_nodes < 0 || fanout < -1 || !indptr) return refuse("gnnlab_sample_count");

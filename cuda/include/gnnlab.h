@@ -190,6 +190,24 @@ int gnnlab_attention_backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t
                               int64_t width, double scale, int dtype, void* gq, void* gk, void* gv,
                               void* gbias, int threads);
 
+/* out[i, :] = sum over the places k of row i of max(x[col[k], :] + edge[perm[k], :], 0). */
+int gnnlab_relu_sum(const gnnlab_rows* rows, const void* x, const void* edge, int64_t width, int dtype,
+                    void* out, int threads);
+
+/* Its gradients; rows_t groups by source. gx or gedge (num_edges, width) may be NULL. */
+int gnnlab_relu_sum_backward(const gnnlab_rows* rows_t, const void* grad, const void* x,
+                             const void* edge, int64_t width, int dtype, void* gx, void* gedge,
+                             int threads);
+
+/* out[i, :] = sum over the places k of row i of sigmoid(key[i, :] + query[col[k], :]) * value[col[k], :]. */
+int gnnlab_gated_sum(const gnnlab_rows* rows, const void* key, const void* query, const void* value,
+                     int64_t width, int dtype, void* out, int threads);
+
+/* Its gradients, each of which may be NULL; rows_t groups by source. */
+int gnnlab_gated_sum_backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t, const void* grad,
+                              const void* key, const void* query, const void* value, int64_t width,
+                              int dtype, void* gkey, void* gquery, void* gvalue, int threads);
+
 /* Neighbour sampling, three steps. A node gives min(degree, fanout) places of its row, with
  * `replace` fanout of them (none if its row is empty), with fanout -1 its whole row in order.
  *

@@ -8,6 +8,7 @@ from __future__ import annotations
 from gnnlab.ops._library import Backend, Status, backend, status, use_backend
 from gnnlab.ops.attention import attention_aggregate, gat_aggregate, gatv2_aggregate
 from gnnlab.ops.gather import gather
+from gnnlab.ops.messages import gated_aggregate, relu_aggregate
 from gnnlab.ops.partition import partition
 from gnnlab.ops.plan import EdgePlan
 from gnnlab.ops.sample import Hops, Neighbors, sample_hops, sample_neighbors
@@ -32,9 +33,11 @@ __all__ = [
     "backend",
     "edge_softmax",
     "gat_aggregate",
+    "gated_aggregate",
     "gather",
     "gatv2_aggregate",
     "partition",
+    "relu_aggregate",
     "sample_hops",
     "sample_neighbors",
     "scatter",

@@ -54,9 +54,26 @@ TABLE = [
     ("ChebConv plain", lambda: ChebConv(5, 3, terms=2, bias=False), None, False),
     ("EdgeConv", lambda: EdgeConv(network(10, 4)), None, False),
     ("EdgeConv sum", lambda: EdgeConv(network(10, 4), reduce="sum"), None, True),
+    ("EdgeConv linear", lambda: EdgeConv(nn.Linear(10, 4)), None, True),
+    ("EdgeConv linear mean", lambda: EdgeConv(nn.Linear(10, 4), reduce="mean"), None, False),
+    (
+        "EdgeConv linear sum",
+        lambda: EdgeConv(nn.Linear(10, 4, bias=False), reduce="sum"),
+        None,
+        True,
+    ),
+    (
+        "EdgeConv other network",
+        lambda: EdgeConv(nn.Sequential(nn.Tanh(), nn.Linear(10, 4))),
+        None,
+        False,
+    ),
     ("CGConv", lambda: CGConv(5, edge_dim=2), 2, False),
     ("CGConv pair", lambda: CGConv((5, 4), batch_norm=True, bias=False), None, True),
     ("NNConv", lambda: NNConv(5, 3, nn.Linear(2, 15)), 2, False),
+    ("NNConv network", lambda: NNConv(5, 3, network(2, 15), reduce="mean"), 2, False),
+    ("NNConv max", lambda: NNConv(5, 3, nn.Linear(2, 15), reduce="max"), 2, False),
+    ("NNConv wide", lambda: NNConv(5, 1, nn.Linear(7, 5, bias=False)), 7, False),
     ("NNConv pair", lambda: NNConv((5, 4), 3, nn.Linear(2, 15), reduce="mean"), 2, True),
     ("PNAConv", lambda: PNAConv(5, 6, DEGREES), None, False),
     (
@@ -97,9 +114,14 @@ TABLE = [
         (n, m, None, True)
         for n, m in both("pair", in_dim=(5, 4), out_dim=3, heads=2, self_loops=False, bias=False)
     ),
+    *(
+        (n, m, None, True)
+        for n, m in both("pair of one size", in_dim=5, out_dim=3, heads=2, self_loops=False)
+    ),
     ("GATv2Conv shared", lambda: GATv2Conv(5, 3, heads=2, share_weights=True), None, False),
     ("TransformerConv", lambda: TransformerConv(5, 3, heads=4), None, False),
     ("TransformerConv edges", lambda: TransformerConv(5, 3, heads=2, edge_dim=2), 2, False),
+    ("TransformerConv wide edges", lambda: TransformerConv(5, 3, heads=2, edge_dim=7), 7, True),
     (
         "TransformerConv gate",
         lambda: TransformerConv(5, 3, heads=2, beta=True, concat=False),
