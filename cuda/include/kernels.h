@@ -29,7 +29,11 @@
   use(relu_sum)             \
   use(relu_sum_backward)    \
   use(gated_sum)            \
-  use(gated_sum_backward)
+  use(gated_sum_backward)   \
+  use(sample_count)         \
+  use(sample_draw)          \
+  use(sample_number)        \
+  use(partition)
 
 namespace gnnlab {
 

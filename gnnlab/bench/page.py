@@ -13,6 +13,7 @@ from typing import Any
 
 from gnnlab.bench import _layers_page, accuracy
 from gnnlab.bench._ops_page import IMAGE, section
+from gnnlab.bench._sampling_page import section as sampling_section
 from gnnlab.bench.plot import draw
 from gnnlab.bench.recommend import EXPERIMENTS
 from gnnlab.errors import DataError
@@ -280,6 +281,13 @@ def _accuracy(result: Result) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+# ---- samplers ---------------------------------------------------------------------------------
+
+
+def _sampling(result: Result) -> str:
+    return sampling_section(result, _made_by(result))
+
+
 # ---- start-up --------------------------------------------------------------------------------
 
 
@@ -330,5 +338,6 @@ _SECTIONS = {
     "imdb": _imdb,
     "layers": _layers,
     "ops": _ops,
+    "sampling": _sampling,
     "startup": _startup,
 }

@@ -141,6 +141,27 @@ def bench_app() -> App:
         return _bench_done(result, bench.table, out, json)
 
     @app.command
+    def sampling(
+        *,
+        quick: Annotated[bool, Parameter(negative="")] = False,
+        out: Path | None = None,
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> int:
+        """Time samplers, an epoch of GraphSAGE with its peak memory, and clusters.
+
+        Parameters
+        ----------
+        quick
+            A small graph and few batches: seconds.
+        out
+            JSON file to write.
+        """
+        from gnnlab.bench import sampling as bench
+
+        return _bench_done(bench.run(quick, progress=not quiet), bench.table, out, json)
+
+    @app.command
     def startup(*, out: Path | None = None, json: Json = False) -> int:
         """Time imports and --help in fresh processes.
 

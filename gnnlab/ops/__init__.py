@@ -9,7 +9,9 @@ from gnnlab.ops._library import Backend, Status, backend, status, use_backend
 from gnnlab.ops.attention import attention_aggregate, gat_aggregate, gatv2_aggregate
 from gnnlab.ops.gather import gather
 from gnnlab.ops.messages import gated_aggregate, relu_aggregate
+from gnnlab.ops.partition import partition
 from gnnlab.ops.plan import EdgePlan
+from gnnlab.ops.sample import Hops, Neighbors, sample_hops, sample_neighbors
 from gnnlab.ops.scatter import scatter, scatter_arg, segment
 from gnnlab.ops.sddmm import sddmm
 from gnnlab.ops.softmax import (
@@ -24,6 +26,8 @@ from gnnlab.ops.spmm import spmm, spmm_multi
 __all__ = [
     "Backend",
     "EdgePlan",
+    "Hops",
+    "Neighbors",
     "Status",
     "attention_aggregate",
     "backend",
@@ -32,7 +36,10 @@ __all__ = [
     "gated_aggregate",
     "gather",
     "gatv2_aggregate",
+    "partition",
     "relu_aggregate",
+    "sample_hops",
+    "sample_neighbors",
     "scatter",
     "scatter_arg",
     "sddmm",

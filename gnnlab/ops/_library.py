@@ -57,6 +57,10 @@ _SIGNATURES: dict[str, list[Any]] = {
     "relu_sum_backward": [_P] * 4 + [_L, _I, _P, _P, _I],
     "gated_sum": [_P] * 4 + [_L, _I, _P, _I],
     "gated_sum_backward": [_P] * 6 + [_L, _I] + [_P] * 3 + [_I],
+    "sample_count": [_P, _P, _L, _L, _I, _P],
+    "sample_draw": [_P, _P, _L, _L, _I, _U, _L, _P, _P, _P, _I],
+    "sample_number": [_P, _L, _I, _L, _P, _I, _L, _P, _P],
+    "partition": [_P, _P, _L, _L, _L, _P],
 }
 
 
