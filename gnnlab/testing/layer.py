@@ -148,7 +148,7 @@ class _Case:
 
     def equal(self, a: Tensor, b: Tensor, promise: str, tolerance: float = 1e-9) -> None:
         self.require(a.shape == b.shape, f"{promise} (shapes {tuple(a.shape)}, {tuple(b.shape)})")
-        far = float((a.double() - b.double()).abs().max()) if a.numel() else 0.0
+        far = float((a.detach().double() - b.detach().double()).abs().max()) if a.numel() else 0.0
         self.require(far <= tolerance, f"{promise} (differs by {far:.3g}, allowed {tolerance:.1g})")
 
 
