@@ -10,7 +10,7 @@ __all__ = ["cite"]
 
 
 def cite(model: nn.Module) -> str:
-    """Returns the BibTeX of every layer and task in a model, each entry once, in order of their keys.
+    """Returns the BibTeX of every layer and task in a model, each entry once, ordered by key.
 
     Args:
         model: a layer, a model of layers, or a task.
