@@ -5,10 +5,9 @@ best of a short list by the mean validation accuracy of three seeds that are not
 run keeps the epoch with the best validation accuracy (equal ones: the lower loss). The test nodes
 are looked at once per run, after that.
 
-MUTAG: ten stratified folds from a fixed seed. For each, options and the number of epochs are the best
-of a short list by three-fold validation inside the other nine folds; the network is then trained anew
-on all nine. The tenth is looked at once. (A fixed recipe of four layers of 32 and 200 epochs, tried
-first, gave 83.5 %.)
+MUTAG: ten stratified folds from a fixed seed. "GIN" takes for each fold the options and number of
+epochs that are best by three-fold validation inside the other nine, and is trained anew on all
+nine; "GIN, fixed" is one recipe for all. The tenth fold is looked at once.
 """
 
 from __future__ import annotations
@@ -34,7 +33,12 @@ from gnnlab.report import text_table
 
 __all__ = ["PUBLISHED", "run", "table"]
 
-PUBLISHED = {"GCN": (81.5, 0.7), "GAT": (82.5, 0.8), "APPNP": (83.3, 0.8), "GIN": (85.0, None)}
+PUBLISHED: dict[str, tuple[float, float | None]] = {
+    "GCN": (81.5, 0.7),
+    "GAT": (82.5, 0.8),
+    "APPNP": (83.3, 0.8),
+}
+PUBLISHED |= {"GIN, fixed": (85.0, None), "GIN": (85.0, None)}
 """Test accuracy in percent, and how far from it is still the same; for GIN the least wanted."""
 
 Options = Mapping[str, float]
@@ -133,13 +137,14 @@ def run(
     begin = time.perf_counter()
     if only and only not in PUBLISHED:
         raise ConfigError(f'unknown model "{only}". Known: {", ".join(PUBLISHED)}.')
-    data = load_nodes("cora") if only != "GIN" else None
+    data = None if only.startswith("GIN") else load_nodes("cora")
     rows = []
     for name in [only] if only else PUBLISHED:
         start = time.perf_counter()
-        rows.append(
-            _mutag(quick) if data is None or name == "GIN" else _cora(name, data, seeds, quick)
-        )
+        if data is None or name.startswith("GIN"):
+            rows.append(_mutag(name, quick))
+        else:
+            rows.append(_cora(name, data, seeds, quick))
         if progress:
             row = rows[-1]
             print(
@@ -281,27 +286,29 @@ _SIZES: list[dict[str, float]] = [
     {"layers": 4, "dim": 16, "dropout": 0.5},
     {"layers": 3, "dim": 64, "dropout": 0.0},
 ]
+_FIXED = {**_SIZES[0], "epochs": 200.0}
 
 
-def _mutag(quick: bool) -> dict[str, Any]:
-    graphs = _Graphs()
-    folds, epochs = _folds(graphs.y.numpy()), _EPOCHS
-    if quick:
-        folds, epochs = folds[:2], (10, 20)
+def _mutag(name: str, quick: bool) -> dict[str, Any]:
+    graphs, fixed = _Graphs(), name == "GIN, fixed"
+    folds = _folds(graphs.y.numpy())[: 2 if quick else None]
+    epochs: tuple[int, ...] = (10, 20) if quick else _EPOCHS
     found, chosen = [], []
     for seed, test in enumerate(folds):
         held = set(test)
         train = np.array([g for g in range(len(graphs.y)) if g not in held])
-        options = _best(graphs, train, _SIZES[:2] if quick else _SIZES, epochs, seed)
+        options: dict[str, float] = {**_FIXED, "epochs": epochs[-1]}
+        if not fixed:
+            options = _best(graphs, train, _SIZES[:2] if quick else _SIZES, epochs, seed)
         chosen.append(options)
         found.append(_scores(graphs, train, test, options, (int(options["epochs"]),), seed)[0])
     return {
-        "model": "GIN",
+        "model": name,
         "data": "MUTAG, 10 folds",
         **_mean(found),
-        "options": {},
+        "options": {**_FIXED} if fixed else {},
         "tried": [],
-        "chosen": chosen,
+        "chosen": [] if fixed else chosen,
         "runs": [round(accuracy, 2) for accuracy in found],
     }
 
