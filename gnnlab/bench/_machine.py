@@ -20,6 +20,7 @@ __all__ = [
     "bandwidth",
     "clock_of",
     "measure",
+    "observed",
     "peak_memory",
     "per_call",
     "version",
@@ -65,12 +66,10 @@ def measure(
     *,
     wall: bool,
     repeats: int = 7,
-    over: float = 2.0,
-    least: int = 1,
 ) -> dict[str, Times]:
     """Times all calls in turn. The first call is ours; those far behind take fewer turns.
 
-    Every call takes `least` turns; only calls within `over` times the two fastest take all.
+    Every call takes one turn; only calls within twice the time of the two fastest take all.
     Slowness is judged anew at every turn by the fastest run so far, since a library may prepare
     things in its first.
 
@@ -79,8 +78,6 @@ def measure(
         first: milliseconds of a first run of each, which does not count.
         wall: wall time (several threads) instead of this thread's CPU time.
         repeats: turns; three times as many for calls under 1 ms.
-        over: how many times slower than the two fastest a call may be and still take all turns.
-        least: turns of every call.
     """
     clock = clock_of(wall)
 
@@ -91,7 +88,7 @@ def measure(
     for turn in range(turns):
         pace = sorted(best.values())[:2][-1]
         for name, call in calls.items():
-            if turn < least or name == ours or best[name] <= over * pace:
+            if turn == 0 or name == ours or best[name] <= 2 * pace:
                 taken[name].append(call.timed(clock)[1])
                 best[name] = min(best[name], taken[name][-1])
     return {name: Times(statistics.median(t), min(t)) for name, t in taken.items()}
@@ -137,17 +134,26 @@ def peak_memory(call: Call) -> float | None:
     Linux counts the pages: free heap is given back first, so that memory which is used again counts
     too. Elsewhere, or where the counter cannot be reset, None.
     """
+    return observed(call, time.thread_time)[2]
+
+
+def observed(call: Call, clock: Callable[[], float]) -> tuple[Any, float, float | None]:
+    """Runs a call once; returns its result, the milliseconds it took, and `peak_memory`."""
     given = () if call.before is None else (call.before(),)
+    peak: float | None = None
+    before: int | None = None
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         before = _status("VmRSS")
-        kept = call.run(*given)  # alive until the peak is read
-        peak = _status("VmHWM")
-        del kept
     except (OSError, AttributeError):
-        return None
-    return round(max(peak - before, 0) / 1024, 2)
+        before = None
+    start = clock()
+    result = call.run(*given)  # alive until the peak is read
+    taken = (clock() - start) * 1e3
+    if before is not None:
+        peak = round(max(_status("VmHWM") - before, 0) / 1024, 2)
+    return (result if call.finish is None else call.finish(result)), taken, peak
 
 
 def _status(field: str) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gnnlab import ops
 from gnnlab.bench._layer_cases import ATTENTION, Inputs, LayerCase, Setting, cases
-from gnnlab.bench._machine import Call, bandwidth, clock_of, measure, peak_memory, version
+from gnnlab.bench._machine import Call, bandwidth, clock_of, measure, observed, version
 from gnnlab.bench._text import number
 from gnnlab.bench.graphs import BenchGraph, all_graphs
 from gnnlab.bench.targets import geometric_mean
@@ -52,7 +52,6 @@ _LARGEST = 4 << 30
 
 _PYG, _SCATTER, _DGL = "PyG", "PyG, torch_scatter", "DGL"
 _UNSORTED = "gnnlab, edge_index"  # ours when it must sort the edges in every call
-_OVER = 4.0  # how much slower than ours a call may be and still take all turns
 
 
 def run(
@@ -165,10 +164,10 @@ class _Job:
                 found.update(_peer(name, case, setting, layer, x, given))
             except NotImplementedError as error:
                 self.skipped[f"{name}, {case.name}"] = str(error)
-        want, calls, firsts = None, {}, {}
+        want, calls, firsts, peaks = None, {}, {}, {}
         for name, (module, forward) in found.items():
             step = _step(module, forward, x)
-            result, taken = step.timed(clock_of(wall=False))
+            result, taken, peak = observed(step, clock_of(wall=False))
             if want is None:
                 want = result
             elif not (name == _DGL and case.by_degree and not setting.is_undirected):
@@ -176,11 +175,9 @@ class _Job:
                 if wrong:
                     self.errors[f"{name}, {case.name} on {setting.graph.name}"] = wrong
                     continue
-            calls[name], firsts[name] = step, taken
+            calls[name], firsts[name], peaks[name] = step, taken, peak
             del result
-        times = measure(
-            calls, firsts, wall=False, repeats=3 if self.quick else 5, over=_OVER, least=2
-        )
+        times = measure(calls, firsts, wall=False, repeats=3)
         row: dict[str, Any] = {
             "layer": case.name,
             "class": type(layer).__name__,
@@ -188,7 +185,7 @@ class _Job:
         }
         row["ms"] = {name: float(f"{t.median:.4g}") for name, t in times.items()}
         if setting.num_edges * case.width * 4 >= 1 << 24:
-            row["mb"] = {n: peak_memory(c) for n, c in calls.items() if n != _UNSORTED}
+            row["mb"] = {name: peak for name, peak in peaks.items() if name != _UNSORTED}
         return row
 
 
