@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -145,6 +146,12 @@ class BistrideTransfer(nn.Module):
         self.plan = EdgePlan(torch.stack([src, dst]), size, len(kept), validate=False)
         self.register_buffer("mass", reached, persistent=False)
         self.register_buffer("weight", share[src] / reached[dst], persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the edges along when the module moves to another device."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.plan = self.plan.to(self.weight.device)
+        return self
 
     def down(self, x: Tensor) -> Tensor:
         """Returns the weighted mean of each kept node's neighbours: (N, F) to (K, F)."""

@@ -138,6 +138,14 @@ def test_kept_nodes_per_component(seed, monkeypatch):
     assert bistride(graph, seed="min_ave").tolist() == plain_bistride(graph)
 
 
+def test_symmetric_meshes_are_coarsened_alike_where_they_lie():
+    graph, positions, _ = grid(8, 8)  # four nodes are nearest to the centre
+    kept = bistride(graph, positions)
+    for shift in (0.1, 10.3, 71.7):
+        moved = positions.float() / 7 + torch.tensor([shift, -shift])
+        assert torch.equal(bistride(graph, moved), kept)
+
+
 def test_path_of_eleven_nodes():
     path = undirected([(i, i + 1) for i in range(10)], 11)
     kept = bistride(path, torch.arange(11.0)[:, None])
@@ -232,11 +240,10 @@ def test_filtered_edges_are_short_and_connected_by_the_shortest_of_two_hops():
 
     longest = max(lengths(near).values())
     full = coarse_graph(graph, kept, positions, edges="delaunay")
+    num_added = []
     for alpha in (0.0, 0.2, 0.5, 2.5):
         found = coarse_graph(graph, kept, positions, edges="delaunay_filtered", alpha=alpha)
         short = {e for e, length in lengths(full).items() if length <= alpha * longest}
-        base = nx.Graph([*short])
-        base.add_nodes_from(range(len(kept)))
         # Kruskal: the shortest edges of two hops that join parts that are still apart.
         parts = nx.utils.UnionFind(range(len(kept)))
         for i, j in short:
@@ -248,8 +255,10 @@ def test_filtered_edges_are_short_and_connected_by_the_shortest_of_two_hops():
                 added |= {(i, j), (j, i)}
         assert edge_set(found) == short | added
         assert nx.is_connected(as_networkx(found))
-    assert len(added) == 0
-    assert not nx.is_connected(base) or len(short) > 0
+        num_added.append(len(added) // 2)
+    assert num_added[0] == len(kept) - 1
+    assert 0 < num_added[1] < num_added[0]
+    assert num_added[-1] == 0
 
 
 def rule_of(graph, positions, cells):
@@ -296,9 +305,8 @@ def test_auto_knows_quadrilaterals_and_cavities():
     ids = (np.array(tets) * [16, 4, 1]).sum(2)
     where = torch.tensor(list(itertools.product(range(4), repeat=3))).double()
     graph = undirected(sides_of(ids, list(itertools.combinations(range(4), 2))), 64)
+    # It fills 26 / 27 of its hull, which is enough: only the Euler characteristic tells.
     assert rule_of(graph, where, torch.tensor(ids)) == [0]
-    euler_only = coarsen.triangulation
-    assert euler_only._FILLED == 0.95  # 26 of 27 cubes are 96 %: it is the cavity that counts
 
 
 def test_bodies_that_cannot_be_triangulated_get_edges_of_bsms():

@@ -21,7 +21,7 @@ Rule = Literal["bsms", "delaunay", "delaunay_filtered", "auto"]
 
 RULES = ("bsms", "delaunay", "delaunay_filtered", "auto")
 _HOPS = 1 << 22  # distances in a block of "min_ave"
-_TIE = 1e-9  # distances that differ by less, relative to the body's size, are equal
+_TIE = 1e-6  # distances that differ by less, relative to the body's size, are equal: float32
 
 
 def bistride(graph: Graph, positions: Tensor | None = None, seed: Seed = "near_center") -> Tensor:

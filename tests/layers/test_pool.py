@@ -126,6 +126,7 @@ def test_transfer_compiles_and_keeps_dtypes():
     assert around(x).dtype == torch.float32
     assert not list(transfer.parameters())
     assert not transfer.state_dict()
+    assert transfer.to("meta").plan.device == transfer.weight.device == torch.device("meta")
     assert repr(transfer) == "BistrideTransfer(24 -> 5)"
 
 
