@@ -373,14 +373,16 @@ def test_no_nodes_and_no_edges():
     assert Hierarchy.build(apart, torch.rand(4, 2), levels=3, min_nodes=1).num_levels == 1
 
 
-def test_a_mesh_is_coarsened_alike_alone_and_beside_others():
+@pytest.mark.parametrize("edges", ["auto", "delaunay_filtered"])
+def test_a_mesh_is_coarsened_alike_alone_and_beside_others(edges):
     alone, positions, cells = grid(17, 15, hole=(5, 11, 4, 10))
     other = mesh(cloud(150))
     both = Graph(torch.cat([alone.edge_index, other[0].edge_index + alone.num_nodes], 1), 150 + 230)
-    where = torch.cat([positions, other[1] - 5])
-    first = Hierarchy.build(alone, positions, levels=3, cells=cells)
+    where = torch.cat([positions, 100 * other[1] - 500])  # much coarser
+    options = {"levels": 3, "edges": edges, "alpha": 0.9}
+    first = Hierarchy.build(alone, positions, cells=cells, **options)
     second = Hierarchy.build(
-        both, where, levels=3, cells=torch.cat([cells, other[2] + alone.num_nodes])
+        both, where, cells=torch.cat([cells, other[2] + alone.num_nodes]), **options
     )
     for level in (1, 2):
         a, b = first.graphs[level], second.graphs[level]
