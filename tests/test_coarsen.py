@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gnnlab.errors import DataError
+from gnnlab.errors import DataError, MissingExtraError
 from gnnlab.graph import Graph
 from gnnlab.transforms import Hierarchy, bistride, coarse_graph, coarsen
 
@@ -438,6 +438,15 @@ def test_load_refuses_what_it_does_not_know(tmp_path):
     np.savez(path, **{k: v for k, v in good.items() if k != "kept_0"})
     with pytest.raises(DataError, match="damaged: 'kept_0"):
         Hierarchy.load(path)
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(coarsen.importlib, "import_module", missing)
+    with pytest.raises(MissingExtraError, match=r"bistride needs scipy: pip install 'gnnlab\[tra"):
+        bistride(undirected([(0, 1)], 2), torch.rand(2, 2))
 
 
 def test_errors_name_the_argument():
