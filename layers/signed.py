@@ -95,19 +95,18 @@ class SignedConv(Layer):
         pos, neg = given.plan, prepare(self, x, neg_edges, in_dim=width).plan
         x_src, x_dst = given.x_src, given.x_dst
         if self.first:
-            h_pos = _mean_map(pos, x_src, self.lin_pos.weight)
-            h_neg = _mean_map(neg, x_src, self.lin_neg.weight)
-            h = torch.cat([h_pos, h_neg], -1)
+            (h_pos,) = _mean_maps(pos, x_src, [self.lin_pos.weight])
+            (h_neg,) = _mean_maps(neg, x_src, [self.lin_neg.weight])
             own_pos = own_neg = x_dst
         else:
-            # [friends, enemies] of each map; together a block matrix on [x^+, x^-].
             friends, enemies = self.lin_pos.weight.chunk(2, 1)
             friends_neg, enemies_neg = self.lin_neg.weight.chunk(2, 1)
-            h = _mean_map(pos, x_src, _diagonal(friends, friends_neg))
-            across = _mean_map(neg, x_src, _diagonal(enemies_neg, enemies))
-            h = h + across.roll(self.out_dim, -1)  # what came from x^- belongs to h^+
+            h_pos, h_neg = _mean_maps(pos, x_src, [friends, friends_neg])
+            to_neg, to_pos = _mean_maps(neg, x_src, [enemies_neg, enemies])
+            h_pos, h_neg = h_pos + to_pos, h_neg + to_neg
             own_pos, own_neg = x_dst.chunk(2, 1)
-        return h + torch.cat([self.lin_pos_root(own_pos), self.lin_neg_root(own_neg)], -1)
+        h = [h_pos + self.lin_pos_root(own_pos), h_neg + self.lin_neg_root(own_neg)]
+        return torch.cat(h, -1)
 
     def _make_pyg(self, library: Any) -> nn.Module:
         return library.SignedConv(  # type: ignore[no-any-return]
@@ -120,14 +119,15 @@ class SignedConv(Layer):
         return f"{self.in_dim}, {self.out_dim}{options}"
 
 
-def _mean_map(plan: EdgePlan, x: Tensor, weight: Tensor) -> Tensor:
-    """Returns ``mean(x) @ weight.T``; the narrower rows go along edges."""
-    if weight.shape[0] < x.shape[1]:
-        return spmm(plan, linear(x, weight), reduce="mean")
-    return linear(spmm(plan, x, reduce="mean"), weight)
+def _mean_maps(plan: EdgePlan, x: Tensor, weights: list[Tensor]) -> list[Tensor]:
+    """Returns ``mean(part) @ weight.T`` for each part of x, of as many columns as its weight.
 
-
-def _diagonal(upper: Tensor, lower: Tensor) -> Tensor:
-    """Returns the block matrix with these two on its diagonal."""
-    zeros = torch.zeros_like(upper)
-    return torch.cat([torch.cat([upper, zeros], 1), torch.cat([zeros, lower], 1)])
+    All parts go along the edges together, before or after the maps, whichever is narrower.
+    """
+    out_dim, in_dim = weights[0].shape
+    if out_dim < in_dim:
+        parts = x.chunk(len(weights), 1)
+        mapped = [linear(part, weight) for part, weight in zip(parts, weights, strict=True)]
+        return list(spmm(plan, torch.cat(mapped, 1), reduce="mean").chunk(len(weights), 1))
+    means = spmm(plan, x, reduce="mean").chunk(len(weights), 1)
+    return [linear(part, weight) for part, weight in zip(means, weights, strict=True)]
