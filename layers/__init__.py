@@ -34,6 +34,7 @@ from gnnlab.layers.mlp import MLP
 from gnnlab.layers.nnconv import NNConv
 from gnnlab.layers.norm import GraphNorm, LayerNorm, PairNorm
 from gnnlab.layers.pna import PNAConv
+from gnnlab.layers.pool import BistrideTransfer, pool, unpool
 from gnnlab.layers.readout import AttentionReadout, Readout, SoftmaxReadout
 from gnnlab.layers.rgcn import RGCNConv
 from gnnlab.layers.sage import SAGEConv
@@ -42,6 +43,7 @@ from gnnlab.layers.signed import SignedConv
 from gnnlab.layers.simple_hgn import SimpleHGNConv
 from gnnlab.layers.stack import DeepStack
 from gnnlab.layers.temporal import Events, Memory, MemoryUpdater, TimeEncoder
+from gnnlab.layers.topk import Pooled, TopKPooling
 from gnnlab.layers.transformer import TransformerConv
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "MLP",
     "AttentionReadout",
     "BilinearDecoder",
+    "BistrideTransfer",
     "CGConv",
     "ChebConv",
     "ContactTransformerBlock",
@@ -79,6 +82,7 @@ __all__ = [
     "NNConv",
     "PNAConv",
     "PairNorm",
+    "Pooled",
     "RGCNConv",
     "Readout",
     "ResGatedGraphConv",
@@ -88,7 +92,10 @@ __all__ = [
     "SimpleHGNConv",
     "SoftmaxReadout",
     "TimeEncoder",
+    "TopKPooling",
     "TransformerConv",
     "edge_dropout_weight",
+    "pool",
     "prepare",
+    "unpool",
 ]
