@@ -25,7 +25,10 @@
   use(attention)            \
   use(gat_backward)         \
   use(gatv2_backward)       \
-  use(attention_backward)
+  use(attention_backward)   \
+  use(radius)               \
+  use(found_write)          \
+  use(knn)
 
 namespace gnnlab {
 

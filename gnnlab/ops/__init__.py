@@ -8,6 +8,8 @@ from __future__ import annotations
 from gnnlab.ops._library import Backend, Status, backend, status, use_backend
 from gnnlab.ops.attention import attention_aggregate, gat_aggregate, gatv2_aggregate
 from gnnlab.ops.gather import gather
+from gnnlab.ops.neighbor_list import NeighborList
+from gnnlab.ops.neighbors import knn, knn_graph, knn_table, radius, radius_graph
 from gnnlab.ops.plan import EdgePlan
 from gnnlab.ops.scatter import scatter, scatter_arg, segment
 from gnnlab.ops.sddmm import sddmm
@@ -23,6 +25,7 @@ from gnnlab.ops.spmm import spmm, spmm_multi
 __all__ = [
     "Backend",
     "EdgePlan",
+    "NeighborList",
     "Status",
     "attention_aggregate",
     "backend",
@@ -30,6 +33,11 @@ __all__ = [
     "gat_aggregate",
     "gather",
     "gatv2_aggregate",
+    "knn",
+    "knn_graph",
+    "knn_table",
+    "radius",
+    "radius_graph",
     "scatter",
     "scatter_arg",
     "sddmm",

@@ -28,7 +28,7 @@ __all__ = ["Backend", "Status", "backend", "status", "use_backend"]
 
 Backend = Literal["cpu", "reference"]
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 
 _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: IndexError, 3: MemoryError}
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
@@ -53,6 +53,9 @@ _SIGNATURES: dict[str, list[Any]] = {
     "gat_backward": [_P] * 10 + [_L, _L, _D, _D, _U, _I] + [_P] * 4 + [_I],
     "gatv2_backward": [_P] * 10 + [_L, _L, _D, _I] + [_P] * 4 + [_I],
     "attention_backward": [_P] * 10 + [_L, _L, _D, _I] + [_P] * 4 + [_I],
+    "radius": [_P, _P, _L, _P, _P, _L, _L, _L, _D, _I, _P, ctypes.POINTER(_P), _I],
+    "found_write": [_P, _P, _P, _P, _I],
+    "knn": [_P, _P, _L, _P, _P, _L, _L, _L, _L, _I, _P, _I],
 }
 
 

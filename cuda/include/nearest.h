@@ -1,0 +1,124 @@
+// Small sorts of the neighbour search: ids in ascending order, and the k nearest of a stream.
+#pragma once
+
+#include "parallel.h"
+
+namespace gnnlab::GNNLAB_NS {
+
+// An array that grows; false when memory ran out.
+struct Ids {
+  int32_t* data = nullptr;
+  int64_t size = 0, room = 0;
+  bool reserve(int64_t more) {
+    if (size + more <= room) return true;
+    const int64_t wanted = max2<int64_t>(size + more, 2 * room + 1024);
+    void* grown = std::realloc(data, static_cast<size_t>(wanted) * sizeof(int32_t));
+    if (!grown) return false;
+    data = static_cast<int32_t*>(grown);
+    room = wanted;
+    return true;
+  }
+};
+
+// Sorts n different numbers; spare has room for n more. Runs of 64 are sorted by rank (how many are
+// less: no branch, all in vectors), then merged.
+inline void sort_ids(int32_t* v, int64_t n, int32_t* spare) {
+  constexpr int64_t kRun = 64;
+  for (int64_t at = 0; at < n; at += kRun) {
+    const int64_t m = min2(kRun, n - at);
+    for (int64_t i = 0; i < m; ++i) {
+      const int32_t own = v[at + i];
+      int32_t rank = 0;
+      for (int64_t j = 0; j < m; ++j) rank += v[at + j] < own;
+      spare[at + rank] = own;
+    }
+  }
+  int32_t *from = spare, *to = v;
+  for (int64_t run = kRun; run < n; run *= 2) {
+    for (int64_t at = 0; at < n; at += 2 * run) {
+      int64_t a = at, b = min2(at + run, n);
+      const int64_t a_end = b, b_end = min2(at + 2 * run, n);
+      for (int64_t o = at; o < b_end; ++o)
+        to[o] = b == b_end || (a < a_end && from[a] < from[b]) ? from[a++] : from[b++];
+    }
+    int32_t* other = from;
+    from = to;
+    to = other;
+  }
+  if (from != v)
+    for (int64_t i = 0; i < n; ++i) v[i] = from[i];
+}
+
+// The k least of the pairs (distance, id) that are offered. Few are kept sorted, many as a heap.
+class Best {
+ public:
+  Best() = default;
+  Best(double* distance, int32_t* id, int64_t k) : d_(distance), id_(id), k_(k) {}
+  void clear() { n_ = 0; }
+  int64_t size() const { return n_; }
+  const int32_t* id() const { return id_; }
+  bool full() const { return n_ == k_; }
+  // Above this nothing is taken; infinity until there are k.
+  double worst() const { return full() ? d_[k_ > kSorted ? 0 : k_ - 1] : __builtin_inf(); }
+
+  void offer(double d, int32_t id) {
+    if (k_ > kSorted) return heap_offer(d, id);
+    int64_t i = n_;
+    if (full()) {
+      if (!less(d, id, k_ - 1)) return;
+      i = k_ - 1;
+    } else {
+      ++n_;
+    }
+    for (; i > 0 && less(d, id, i - 1); --i) move(i, i - 1);
+    set(i, d, id);
+  }
+  // Puts them in ascending order.
+  void finish() {
+    if (k_ <= kSorted) return;
+    const int64_t n = n_;
+    while (n_ > 1) {
+      const double d = d_[n_ - 1];
+      const int32_t id = id_[n_ - 1];
+      move(n_ - 1, 0);
+      --n_;
+      sink(d, id);
+    }
+    n_ = n;
+  }
+
+ private:
+  static constexpr int64_t kSorted = 48;
+  bool less(double d, int32_t id, int64_t i) const { return d < d_[i] || (d == d_[i] && id < id_[i]); }
+  void set(int64_t i, double d, int32_t id) {
+    d_[i] = d;
+    id_[i] = id;
+  }
+  void move(int64_t to, int64_t from) { set(to, d_[from], id_[from]); }
+  void heap_offer(double d, int32_t id) {
+    if (full()) {
+      if (less(d, id, 0)) sink(d, id);
+      return;
+    }
+    int64_t i = n_++;
+    for (; i > 0 && !less(d, id, (i - 1) / 2); i = (i - 1) / 2) move(i, (i - 1) / 2);
+    set(i, d, id);
+  }
+  // Puts a pair at the root of the heap and lets it sink.
+  void sink(double d, int32_t id) {
+    int64_t i = 0;
+    for (int64_t child = 1; child < n_; child = 2 * i + 1) {
+      if (child + 1 < n_ && less(d_[child], id_[child], child + 1)) ++child;
+      if (!less(d, id, child)) break;
+      move(i, child);
+      i = child;
+    }
+    set(i, d, id);
+  }
+
+  double* d_ = nullptr;
+  int32_t* id_ = nullptr;
+  int64_t k_ = 0, n_ = 0;
+};
+
+}  // namespace gnnlab::GNNLAB_NS
