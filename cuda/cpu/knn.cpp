@@ -15,19 +15,30 @@
 namespace gnnlab::GNNLAB_NS {
 namespace {
 
-template <int D>
-void nearest_of(const Grid<D>& grid, const double* q, int64_t g, int32_t same, Best& best) {
+// A Best that takes eight at a time, for large k.
+struct Heap {
+  Best best;
+  double worst() const { return best.worst(); }
+  bool full() const { return best.full(); }
+  void trim() {}
+  void offer(const Eight& d2, const int32_t* id, int64_t count, int32_t same) {
+    for (int64_t j = 0; j < min2(kStep, count); ++j)
+      if (d2[j] <= best.worst() && id[j] != same) best.offer(d2[j], id[j]);
+  }
+  void finish() { best.finish(); }
+  void start(int64_t) { best.clear(); }
+  int64_t size() const { return best.size(); }
+  const int32_t* id() const { return best.id(); }
+};
+
+template <int D, class Nearest>
+void nearest_of(const Grid<D>& grid, const double* q, int64_t g, int32_t same, int64_t k, Nearest& best) {
+  best.start(k);
   const Box<D>& box = grid.box(g);
   const int64_t first = grid.graphs().ptr.data[g], last = grid.graphs().ptr.data[g + 1];
   if (first == last) return;
   const auto scan = [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; p += kChunk) {
-      double d2[kChunk];
-      const int64_t m = min2(kChunk, end - p);
-      squares<D>(grid, q, p, m, d2);
-      for (int64_t j = 0; j < m; ++j)
-        if (d2[j] <= best.worst() && grid.id()[p + j] != same) best.offer(d2[j], grid.id()[p + j]);
-    }
+    for (int64_t p = begin; p < end; p += kStep) best.offer(squares<D>(grid, q, p), grid.id() + p, end - p, same);
   };
   double v[D];
   int32_t at[D];
@@ -36,14 +47,14 @@ void nearest_of(const Grid<D>& grid, const double* q, int64_t g, int32_t same, B
   // How far q is from the cells numbered c on axis d, squared, and a little less.
   const auto gap = [&](int32_t c, int d) {
     const double cells = max2(max2(c - v[d], v[d] - (c + 1)) - kMargin, 0.0);
-    const double length = 2 * box.edge[d] * cells;
+    const double length = box.edge[d] * cells * 2;
     return length * length;
   };
   for (int32_t ring = 0;; ++ring) {
     double cells = 1;
     for (int d = 0; d < D; ++d) cells *= 2.0 * ring + 1;
     if (cells > 4.0 * static_cast<double>(last - first) + 64) {
-      best.clear();
+      best.start(k);
       scan(first, last);
       return;
     }
@@ -67,16 +78,16 @@ void nearest_of(const Grid<D>& grid, const double* q, int64_t g, int32_t same, B
     double reach = kInfinity;
     bool open = false;
     for (int d = 0; d < D; ++d) {
-      const double edge = 2 * box.edge[d];
       if (at[d] - ring > 0) {
         open = true;
-        reach = min2(reach, (v[d] - (at[d] - ring) - kMargin) * edge);
+        reach = min2(reach, (v[d] - (at[d] - ring) - kMargin) * box.edge[d] * 2);
       }
       if (at[d] + ring < box.n[d] - 1) {
         open = true;
-        reach = min2(reach, (at[d] + ring + 1 - v[d] - kMargin) * edge);
+        reach = min2(reach, (at[d] + ring + 1 - v[d] - kMargin) * box.edge[d] * 2);
       }
     }
+    best.trim();
     if (!open || (best.full() && reach > 0 && best.worst() < reach * reach)) return;
   }
 }
@@ -126,7 +137,8 @@ int build_fine(Grid<D>& grid, const Points& given, int64_t k, int threads) {
   }
 }
 
-void write_best(const Best& best, int64_t k, int64_t* out) {
+template <class Nearest>
+void write_best(const Nearest& best, int64_t k, int64_t* out) {
   for (int64_t i = 0; i < k; ++i) out[i] = i < best.size() ? best.id()[i] : -1;
 }
 
@@ -138,19 +150,23 @@ int knn_grid(const Points& given, int64_t k, int64_t* out, int threads) {
   Grid<D> grid(given.x, given.num_x, graphs);
   if ((status = grid.measure()) || (status = build_fine(grid, given, k, threads))) return status;
   const int team = useful_threads(threads, 64 * given.num_y);
-  Scratch<double> distance(team * k);
-  Scratch<int32_t> id(team * k);
+  const bool few = k <= Pile::kMost;
+  Scratch<double> distance(few ? 0 : team * k);
+  Scratch<int32_t> id(few ? 0 : team * k);
   if (!distance.data || !id.data) return no_memory();
 #pragma omp parallel num_threads(team) if (team > 1)
   {
-    Best best(distance.data + team_rank() * k, id.data + team_rank() * k, k);
+    Pile pile;
+    Heap heap{few ? Best() : Best(distance.data + team_rank() * k, id.data + team_rank() * k, k)};
+    const auto answer = [&](int64_t t, auto& best) {
+      nearest_of<D>(grid, given.target(t), given.graph(t), given.same(t), k, best);
+      best.finish();
+      write_best(best, k, out + t * k);
+    };
 #pragma omp for schedule(dynamic, 1024)
     for (int64_t p = 0; p < given.num_y; ++p) {
       const int64_t t = given.y ? p : grid.id()[p];
-      best.clear();
-      nearest_of<D>(grid, given.target(t), given.graph(t), given.same(t), best);
-      best.finish();
-      write_best(best, k, out + t * k);
+      if (few) answer(t, pile); else answer(t, heap);
     }
   }
   return GNNLAB_OK;

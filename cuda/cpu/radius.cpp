@@ -85,17 +85,10 @@ bool radius_of(const Grid<D>& grid, const double* q, int64_t g, int32_t same, do
   bool fits = true;
   rows_near<D>(box, g, at, 1, [&](const Key& k, int32_t lo, int32_t hi) {
     grid.row(k, lo, hi, [&](int64_t begin, int64_t end) {
-      if (!fits || !(fits = ids.reserve(end - begin + 1))) return;
-      for (int64_t p = begin; p < end; p += kChunk) {
-        double d2[kChunk];
-        const int64_t m = min2(kChunk, end - p);
-        squares<D>(grid, q, p, m, d2);
-        for (int64_t j = 0; j < m; ++j) {
-          const int32_t id = grid.id()[p + j];
-          ids.data[ids.size] = id;
-          ids.size += (d2[j] < limit) & (id != same);
-        }
-      }
+      if (!fits || !(fits = ids.reserve(end - begin + kStep))) return;
+      for (int64_t p = begin; p < end; p += kStep)
+        ids.size += keep(squares<D>(grid, q, p), grid.id() + p, end - p, limit, false, same,
+                         ids.data + ids.size, nullptr);
     });
   });
   return fits;
@@ -113,7 +106,7 @@ bool fill(Found& found, int team, const Work& work) {
 // Sorts the ids that a target has added behind `from`, and counts them.
 bool close_list(Piece& piece, int64_t from, int64_t* count) {
   const int64_t n = piece.ids.size - from;
-  if (!piece.ids.reserve(n)) return false;
+  if (!piece.ids.reserve(n + 32)) return false;
   sort_ids(piece.ids.data + from, n, piece.ids.data + piece.ids.size);
   *count = n;
   return true;

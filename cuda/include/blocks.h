@@ -8,6 +8,7 @@
 #pragma once
 
 #include "grid.h"
+#include "select.h"
 
 namespace gnnlab::GNNLAB_NS {
 
@@ -55,8 +56,6 @@ class Blocks {
   }
 
  private:
-  typedef double Eight __attribute__((vector_size(64), aligned(8), may_alias));
-
   void tile(const double* const* q, const double* x, double (*d2)[kPoints]) const {
     Eight sum[kTile][2] = {};
     for (int64_t f = 0; f < dim_; ++f) {

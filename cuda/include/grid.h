@@ -67,7 +67,7 @@ template <int D>
 class Grid {
  public:
   Grid(const double* x, int64_t num, const ByGraph& graphs)
-      : box_(graphs.graphs), begin_(2 * num + graphs.graphs + 1), id_(num), pos_(D * num), x_(x),
+      : box_(graphs.graphs), begin_(2 * num + graphs.graphs + 1), id_(num + 8), pos_(D * num + 8), x_(x),
         num_(num), graphs_(graphs) {}
   Grid(const Grid&) = delete;
   Grid& operator=(const Grid&) = delete;
@@ -120,6 +120,10 @@ class Grid {
     const int status = counting_sort<int32_t, int32_t>(key.data, graphs_.id.data, num_, num_cells_, num_,
                                                        begin_.data, id_.data, nullptr, threads);
     if (status) return status;
+    for (int i = 0; i < 8; ++i) {  // read with the last points, never used
+      pos_.data[D * num_ + i] = 0;
+      id_.data[num_ + i] = 0;
+    }
     for (int64_t p = 0; p < num_; ++p)
       for (int d = 0; d < D; ++d) pos_.data[d * num_ + p] = x_[D * static_cast<int64_t>(id_.data[p]) + d];
     return GNNLAB_OK;
@@ -205,8 +209,8 @@ class Grid {
 
   Scratch<Box<D>> box_;
   Scratch<int64_t> begin_;  // of each cell
-  Scratch<int32_t> id_;     // the point at each place, by cell
-  Scratch<double> pos_;     // its coordinates, axis by axis
+  Scratch<int32_t> id_;     // the point at each place, by cell; 8 more, so that eight can be read
+  Scratch<double> pos_;     // its coordinates, axis by axis; likewise
   int32_t* slots_ = nullptr;  // hashed: the cell in each slot, -1 for none
   Key* keys_ = nullptr;       // of each cell
   uint64_t mask_ = 0;         // slots - 1

@@ -1,4 +1,4 @@
-// Small sorts of the neighbour search: ids in ascending order, and the k nearest of a stream.
+// Memory of the neighbour search: ids of unknown number, and the k nearest of a stream, any k.
 #pragma once
 
 #include "parallel.h"
@@ -19,35 +19,6 @@ struct Ids {
     return true;
   }
 };
-
-// Sorts n different numbers; spare has room for n more. Runs of 64 are sorted by rank (how many are
-// less: no branch, all in vectors), then merged.
-inline void sort_ids(int32_t* v, int64_t n, int32_t* spare) {
-  constexpr int64_t kRun = 64;
-  for (int64_t at = 0; at < n; at += kRun) {
-    const int64_t m = min2(kRun, n - at);
-    for (int64_t i = 0; i < m; ++i) {
-      const int32_t own = v[at + i];
-      int32_t rank = 0;
-      for (int64_t j = 0; j < m; ++j) rank += v[at + j] < own;
-      spare[at + rank] = own;
-    }
-  }
-  int32_t *from = spare, *to = v;
-  for (int64_t run = kRun; run < n; run *= 2) {
-    for (int64_t at = 0; at < n; at += 2 * run) {
-      int64_t a = at, b = min2(at + run, n);
-      const int64_t a_end = b, b_end = min2(at + 2 * run, n);
-      for (int64_t o = at; o < b_end; ++o)
-        to[o] = b == b_end || (a < a_end && from[a] < from[b]) ? from[a++] : from[b++];
-    }
-    int32_t* other = from;
-    from = to;
-    to = other;
-  }
-  if (from != v)
-    for (int64_t i = 0; i < n; ++i) v[i] = from[i];
-}
 
 // The k least of the pairs (distance, id) that are offered. Few are kept sorted, many as a heap.
 class Best {

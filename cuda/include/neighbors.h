@@ -8,7 +8,6 @@ namespace gnnlab::GNNLAB_NS {
 
 inline constexpr double kInfinity = __builtin_inf();
 inline constexpr double kMargin = 1e-6;  // of a cell; rounding of where a point is stays below 1e-7
-inline constexpr int64_t kChunk = 64;    // distances at a time
 
 // What both searches are given; y null means x itself.
 struct Points {
@@ -27,23 +26,15 @@ struct Points {
   int32_t same(int64_t t) const { return skip ? static_cast<int32_t>(t) : -1; }
 };
 
-// Squared distances of points begin .. begin + m to q.
+// Squared distances of eight points, from place p, to q.
 template <int D>
-inline void squares(const Grid<D>& grid, const double* q, int64_t begin, int64_t m, double* d2) {
-  const double *a = grid.pos(0) + begin, *b = grid.pos(D > 1 ? 1 : 0) + begin, *c = grid.pos(D > 2 ? 2 : 0) + begin;
-  for (int64_t j = 0; j < m; ++j) {
-    const double u = a[j] - q[0];
-    double sum = u * u;
-    if (D > 1) {
-      const double v = b[j] - q[D > 1 ? 1 : 0];
-      sum += v * v;
-    }
-    if (D > 2) {
-      const double w = c[j] - q[D > 2 ? 2 : 0];
-      sum += w * w;
-    }
-    d2[j] = sum;
+inline Eight squares(const Grid<D>& grid, const double* q, int64_t p) {
+  Eight sum = {};
+  for (int d = 0; d < D; ++d) {
+    const Eight difference = *reinterpret_cast<const Eight*>(grid.pos(d) + p) - q[d];
+    sum += difference * difference;
   }
+  return sum;
 }
 
 // Calls use(key, lo, hi) for rows of cells at most `ring` away, cut at the border of the grid.
