@@ -38,7 +38,11 @@ void nearest_of(const Grid<D>& grid, const double* q, int64_t g, int32_t same, i
   const int64_t first = grid.graphs().ptr.data[g], last = grid.graphs().ptr.data[g + 1];
   if (first == last) return;
   const auto scan = [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; p += kStep) best.offer(squares<D>(grid, q, p), grid.id() + p, end - p, same);
+    for (int64_t p = begin; p < end; p += kStep) {
+      Eight d2;
+      squares<D>(grid, q, p, d2);
+      best.offer(d2, grid.id() + p, end - p, same);
+    }
   };
   double v[D];
   int32_t at[D];

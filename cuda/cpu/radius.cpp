@@ -86,9 +86,11 @@ bool radius_of(const Grid<D>& grid, const double* q, int64_t g, int32_t same, do
   rows_near<D>(box, g, at, 1, [&](const Key& k, int32_t lo, int32_t hi) {
     grid.row(k, lo, hi, [&](int64_t begin, int64_t end) {
       if (!fits || !(fits = ids.reserve(end - begin + kStep))) return;
-      for (int64_t p = begin; p < end; p += kStep)
-        ids.size += keep(squares<D>(grid, q, p), grid.id() + p, end - p, limit, false, same,
-                         ids.data + ids.size, nullptr);
+      for (int64_t p = begin; p < end; p += kStep) {
+        Eight d2;
+        squares<D>(grid, q, p, d2);
+        ids.size += keep(d2, grid.id() + p, end - p, limit, false, same, ids.data + ids.size, nullptr);
+      }
     });
   });
   return fits;

@@ -28,13 +28,12 @@ struct Points {
 
 // Squared distances of eight points, from place p, to q.
 template <int D>
-inline Eight squares(const Grid<D>& grid, const double* q, int64_t p) {
-  Eight sum = {};
+inline void squares(const Grid<D>& grid, const double* q, int64_t p, Eight& sum) {
+  sum = Eight{};
   for (int d = 0; d < D; ++d) {
     const Eight difference = *reinterpret_cast<const Eight*>(grid.pos(d) + p) - q[d];
     sum += difference * difference;
   }
-  return sum;
 }
 
 // Calls use(key, lo, hi) for rows of cells at most `ring` away, cut at the border of the grid.

@@ -16,7 +16,7 @@ inline constexpr int64_t kStep = 8;
 
 // Writes the ids (and distances, where not null) of the first `count` of eight candidates with
 // d2 < bound (d2 <= bound if `equal`), but not `same`; returns how many. Writes up to eight items.
-inline int64_t keep(const Eight& d2, const int32_t* id, int64_t count, double bound, bool equal,
+inline __attribute__((always_inline)) int64_t keep(const Eight& d2, const int32_t* id, int64_t count, double bound, bool equal,
                     int32_t same, int32_t* ids, double* distances) {
 #ifdef GNNLAB_COMPRESS
   const __m512d d = (__m512d)d2, limit = _mm512_set1_pd(bound);
