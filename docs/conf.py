@@ -6,8 +6,14 @@ import os
 import re
 import sys
 from importlib import metadata
+from pathlib import Path
 
 from sphinx.ext.napoleon import Config, GoogleDocstring
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import _layer_pages  # noqa: E402 - found only now
 
 # The tutorials train on small arrays, where a second thread costs more than it gives.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,7 +30,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "myst_nb",
 ]
-exclude_patterns = ["_build", "results", "jupyter_execute"]
+exclude_patterns = ["_build", "results", "jupyter_execute", "api/_*.md"]
 nitpicky = True
 default_role = "literal"
 
@@ -56,7 +62,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(list\[)?dict\[str"),
     (r"py:.*", r"gnnlab\.(config\.T|ops\.plan\.Fact)"),
     # Names of inner modules, which stand in signatures but have no page.
-    (r"py:.*", r"gnnlab\.(data|ops|bench)\._\w+\.\w+|Setting|Case|Call|Kernels|CompileError"),
+    (
+        r"py:.*",
+        r"gnnlab\.(data|layers|ops|bench)\._\w+\.\w+|Setting|Case|Call|Kernels|CompileError",
+    ),
     (r"py:.*", r"concurrent\.futures\..*"),
     (
         r"py:.*",
@@ -80,6 +89,9 @@ def _as_rest(app, what, name, obj, options, lines: list[str]) -> None:
         indent, body = match[1], " ".join(match[2].split())
         return f"{indent}.. math::\n\n{indent}   {body}\n"
 
+    if what == "class" and getattr(obj, "picture", ()):
+        picture = f".. image:: /images/layers/{obj.__name__}.svg"
+        lines[1:1] = ["", picture, f"   :alt: {', '.join(obj.picture)}"]
     text = _DISPLAY.sub(block, "\n".join(lines))
     text = re.sub(r"\$([^$\n]+)\$", r":math:`\1`", text)
     result = []
@@ -94,5 +106,10 @@ def _as_rest(app, what, name, obj, options, lines: list[str]) -> None:
     lines[:] = GoogleDocstring(result, _NAPOLEON, app, "function", name, obj, options).lines()
 
 
+def _write_layer_pages(app) -> None:
+    _layer_pages.write(HERE)
+
+
 def setup(app) -> None:
+    app.connect("builder-inited", _write_layer_pages)
     app.connect("autodoc-process-docstring", _as_rest)

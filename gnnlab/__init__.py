@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         GnnlabError as GnnlabError,
     )
     from gnnlab.graph import Graph as Graph, relabel as relabel
+    from gnnlab.hetero import HeteroGraph as HeteroGraph
     from gnnlab.registry import (
         list_tasks as list_tasks,
         load_task as load_task,
@@ -40,6 +41,7 @@ _WHERE = {
     "DataError": "gnnlab.errors",
     "GnnlabError": "gnnlab.errors",
     "Graph": "gnnlab.graph",
+    "HeteroGraph": "gnnlab.hetero",
     "Prediction": "gnnlab.task",
     "Run": "gnnlab.train",
     "Shard": "gnnlab.task",

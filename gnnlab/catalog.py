@@ -22,14 +22,7 @@ def catalog(what: str) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     if what == "layers":
-        import gnnlab.layers as layers
-
-        for name in layers.__all__:
-            layer = getattr(layers, name)
-            if inspect.isclass(layer):
-                takes = sorted(getattr(layer, "takes", ()))
-                rows.append({"name": name, "about": _first_line(layer), "takes": takes})
-        return rows
+        return _layers()
     where = list_tasks()
     for task in working_tasks():
         name = task.name
@@ -53,6 +46,26 @@ def catalog(what: str) -> list[dict[str, Any]]:
             ]
         else:
             raise ConfigError(f'cannot list "{what}"; known: tasks, layers, datasets, presets.')
+    return rows
+
+
+def _layers() -> list[dict[str, Any]]:
+    """Returns one row per class of `gnnlab.layers`, with what a convolution can be given."""
+    from torch import nn
+
+    import gnnlab.layers as layers
+
+    rows = []
+    for name in layers.__all__:
+        layer = getattr(layers, name)
+        if not inspect.isclass(layer) or layer is layers.Layer or not issubclass(layer, nn.Module):
+            continue
+        row: dict[str, Any] = {"name": name, "kind": layer.__module__.rpartition(".")[2]}
+        if issubclass(layer, layers.Layer):
+            row["kind"] = "convolution"
+        row["takes"] = sorted(getattr(layer, "takes", ()))
+        row["compiles"] = bool(getattr(layer, "compiles", True))
+        rows.append({**row, "about": _first_line(layer)})
     return rows
 
 

@@ -63,22 +63,48 @@ class Graph:
                 _check_nodes(plan.dst, plan.num_dst, "target", "target nodes")
             else:
                 _check_nodes(plan.edge_index.view(-1), plan.num_src, "node", "nodes")
-        if edge_weight is not None:
-            if edge_weight.shape != (plan.num_edges,):
-                raise ValueError(
-                    f"edge_weight must have shape ({plan.num_edges},), one number per edge, "
-                    f"got {tuple(edge_weight.shape)}"
-                )
-            if edge_weight.device != plan.device:
-                raise ValueError(
-                    f"edge_weight is on {edge_weight.device}, but edge_index is on {plan.device}"
-                )
+        _check_weight(edge_weight, plan)
         self._set(plan, edge_weight, pair)
 
     def _set(self, plan: EdgePlan, edge_weight: Tensor | None, is_bipartite: bool) -> None:
         object.__setattr__(self, "_plan", plan)
         object.__setattr__(self, "_edge_weight", edge_weight)
         object.__setattr__(self, "_is_bipartite", is_bipartite)
+
+    @classmethod
+    def from_plan(
+        cls,
+        plan: EdgePlan,
+        *,
+        edge_weight: Tensor | None = None,
+        bipartite: bool | None = None,
+    ) -> Graph:
+        """Makes a graph of edges that are planned already; nothing is sorted or copied.
+
+        Args:
+            plan: the edges.
+            edge_weight: one number per edge, or None.
+            bipartite: whether sources and targets are different things; by default whether they
+                differ in number.
+
+        Raises:
+            ValueError: if `edge_weight` does not fit, or a graph that is not bipartite has sources
+                and targets that differ in number.
+
+        Example:
+            >>> import torch
+            >>> from gnnlab.graph import Graph
+            >>> from gnnlab.ops import EdgePlan
+            >>> Graph.from_plan(EdgePlan(torch.tensor([[0, 2], [1, 1]]), 3, 2))
+            Graph(num_src=3, num_dst=2, num_edges=2)
+        """
+        differ = plan.num_src != plan.num_dst
+        if bipartite is False and differ:
+            raise ValueError(f"Graph.from_plan: bipartite=False, but {plan!r}")
+        _check_weight(edge_weight, plan)
+        graph = object.__new__(Graph)
+        graph._set(plan, edge_weight, differ if bipartite is None else bipartite)
+        return graph
 
     @property
     def plan(self) -> EdgePlan:
@@ -343,6 +369,21 @@ def _rebuild(plan: EdgePlan, edge_weight: Tensor | None, is_bipartite: bool) -> 
     graph = object.__new__(Graph)
     graph._set(plan, edge_weight, is_bipartite)
     return graph
+
+
+def _check_weight(edge_weight: Tensor | None, plan: EdgePlan) -> None:
+    """Raises ValueError unless there is one number per edge, or none at all."""
+    if edge_weight is None:
+        return
+    if edge_weight.shape != (plan.num_edges,):
+        raise ValueError(
+            f"edge_weight must have shape ({plan.num_edges},), one number per edge, "
+            f"got {tuple(edge_weight.shape)}"
+        )
+    if edge_weight.device != plan.device:
+        raise ValueError(
+            f"edge_weight is on {edge_weight.device}, but edge_index is on {plan.device}"
+        )
 
 
 def _check_nodes(ids: Tensor, count: int, word: str, words: str) -> None:

@@ -24,12 +24,23 @@ class Layer(nn.Module):
     citation: ClassVar[str] = ""
     """BibTeX entry of the paper."""
     takes: ClassVar[frozenset[str]] = frozenset()
-    """What it can be given beside x and edges: "edge_weight", "edge_attr", "bipartite"."""
+    """What it can be given beside x and edges: "edge_weight", "edge_attr", "edge_type",
+    "bipartite", "heterogeneous"; "edge_sets": several sets of edges."""
+    compiles: ClassVar[bool] = True
+    """Whether ``torch.compile(fullgraph=True)`` takes it: not when shapes depend on the data."""
+    picture: ClassVar[tuple[str, ...]] = ()
+    """Words for what it aggregates, which the documentation draws."""
 
+    _pyg_classes: ClassVar[tuple[str, ...]] = ()
+    """Names of PyG's layers with this equation, if not one of the same name."""
     _pyg_weights: ClassVar[dict[str, str]] = {}
     """Our parameter -> PyG's; names that end with a dot are modules, taken over as they are."""
     _pyg_options: ClassVar[dict[str, str]] = {}
     """Our attribute -> PyG's: options that are no parameters, and must agree."""
+
+    def _pyg_names(self) -> dict[str, str]:
+        """Returns `_pyg_weights`; layers whose parameters depend on their arguments make it."""
+        return self._pyg_weights
 
     def _pyg_ignored(self) -> tuple[str, ...]:
         """Returns how parameters begin that PyG's layer has and does not use."""
@@ -80,7 +91,7 @@ class Layer(nn.Module):
     def _pairs(self, layer: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Checks that both layers are alike; yields (name, our tensor, PyG's tensor)."""
         name, other = type(self).__name__, type(layer).__name__
-        if name != other:
+        if other not in (self._pyg_classes or (name,)):
             raise TypeError(f"{name}.load_pyg needs PyG's {name}, got {other}")
         for ours, theirs in self._pyg_options.items():
             mine, its = getattr(self, ours), getattr(layer, theirs)
@@ -90,7 +101,7 @@ class Layer(nn.Module):
                 )
         own, found = self.state_dict(keep_vars=True), layer.state_dict(keep_vars=True)
         pairs: dict[str, tuple[str, Tensor, Tensor]] = {}
-        for ours, theirs in self._pyg_weights.items():
+        for ours, theirs in self._pyg_names().items():
             for key, tensor in own.items():
                 if key == ours or (ours.endswith(".") and key.startswith(ours)):
                     wanted = theirs + key[len(ours) :] if ours.endswith(".") else theirs

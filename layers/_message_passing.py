@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gnnlab.graph import Graph
 from gnnlab.ops import EdgePlan
 
-__all__ = ["Edges", "Given", "Nodes", "prepare"]
+__all__ = ["Edges", "Given", "Nodes", "edges_as_sources", "prepare"]
 
 Nodes = Tensor | tuple[Tensor, Tensor]
 Edges = Tensor | Graph | EdgePlan
@@ -102,6 +102,19 @@ def prepare(
     if edge_attr is not None or edge_dim is not None:
         _check_edges(name, edge_attr, plan.num_edges, edge_dim)
     return Given(plan, x_src, x_dst, edge_weight, is_bipartite)
+
+
+def edges_as_sources(plan: EdgePlan) -> EdgePlan:
+    """Returns a plan in which edge e leads from e itself: operators then gather rows of edges."""
+
+    def build() -> EdgePlan:
+        own = torch.arange(plan.num_edges, device=plan.device, dtype=plan.dst.dtype)
+        ends = torch.stack([own, plan.dst])
+        return EdgePlan(ends, plan.num_edges, plan.num_dst, validate=False)
+
+    if torch.compiler.is_compiling():  # a plan made there cannot outlive the call
+        return build()
+    return plan.derived("edges as sources", build)
 
 
 def _check_edges(name: str, edge_attr: object, num_edges: int, dim: int | None) -> None:

@@ -54,6 +54,7 @@ class APPNP(Layer):
   note      = {arXiv:1810.05997}
 }"""
     takes = frozenset({"edge_weight"})
+    picture = ("sum", "loop", "degrees", "hops")
     _pyg_options: ClassVar[dict[str, str]] = {
         "steps": "K",
         "alpha": "alpha",

@@ -58,6 +58,7 @@ class CGConv(Layer):
   note    = {arXiv:1710.10324}
 }"""
     takes = frozenset({"edge_attr", "bipartite"})
+    picture = ("sum", "root", "gate", "edges")
     _pyg_weights: ClassVar[dict[str, str]] = {"lin_f.": "lin_f.", "lin_s.": "lin_s.", "bn.": "bn."}
 
     def __init__(

@@ -57,6 +57,7 @@ class ChebConv(Layer):
   note      = {arXiv:1606.09375}
 }"""
     takes = frozenset({"edge_weight"})
+    picture = ("sum", "root", "degrees", "hops")
     _pyg_weights: ClassVar[dict[str, str]] = {"lins.": "lins.", "bias": "bias"}
 
     def __init__(self, in_dim: int, out_dim: int, *, terms: int, bias: bool = True) -> None:

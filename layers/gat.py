@@ -64,6 +64,7 @@ class GATConv(HeadedLayer):
   note      = {arXiv:1710.10903}
 }"""
     takes = frozenset({"edge_attr", "bipartite"})
+    picture = ("sum", "loop", "attention")
     _pyg_weights: ClassVar[dict[str, str]] = {
         "weight": "lin.weight",
         "weight_src": "lin_src.weight",
@@ -112,7 +113,10 @@ class GATConv(HeadedLayer):
         to_src = self.weight if self.weight_src is None else self.weight_src
         assert to_src is not None  # one of the two is always there
         x_src = self._heads(given.x_src, to_src)
-        x_dst = x_src if self.weight_dst is None else self._heads(given.x_dst, self.weight_dst)
+        x_dst = x_src
+        if self.weight_dst is not None or given.x_dst is not given.x_src:
+            to_dst = to_src if self.weight_dst is None else self.weight_dst
+            x_dst = self._heads(given.x_dst, to_dst)
         logit = None
         if self.weight_edge is not None and self.att_edge is not None and edge_attr is not None:
             # <a, W e> = <W^T a, e>: no (E, H, D) array.

@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from gnnlab.layers._layer import Layer
 from gnnlab.layers._message_passing import Edges, Nodes, prepare
-from gnnlab.ops import gather, scatter, sddmm
+from gnnlab.ops import gated_aggregate, gather, scatter, sddmm
 
 __all__ = ["ResGatedGraphConv"]
 
@@ -56,6 +56,7 @@ class ResGatedGraphConv(Layer):
   year    = {2017}
 }"""
     takes = frozenset({"edge_attr", "bipartite"})
+    picture = ("sum", "root", "gate")
     _pyg_weights: ClassVar[dict[str, str]] = {
         "lin_key.": "lin_key.",
         "lin_query.": "lin_query.",
@@ -99,16 +100,17 @@ class ResGatedGraphConv(Layer):
             self, x, edges, in_dim=self.in_dim, edge_attr=edge_attr, edge_dim=self.edge_dim
         )
         plan, x_src, x_dst = given.plan, given.x_src, given.x_dst
-        key = _part(self.lin_key, x_dst).unsqueeze(1)
-        query = _part(self.lin_query, x_src).unsqueeze(1)
-        gate = sddmm(plan, key, query, op="add").squeeze(1)
-        value = gather(_part(self.lin_value, x_src), plan.src, plan=plan.T)
-        if edge_attr is not None:
+        key, query = _part(self.lin_key, x_dst), _part(self.lin_query, x_src)
+        value = _part(self.lin_value, x_src)
+        if edge_attr is None:
+            h = gated_aggregate(plan, key, query, value)
+        else:
             n_key, n_src = x_dst.shape[1], x_src.shape[1]
             both = self.lin_key.weight[:, n_key:] + self.lin_query.weight[:, n_src:]
-            gate = gate + linear(edge_attr, both)
+            gate = sddmm(plan, key, query, op="add") + linear(edge_attr, both)
+            value = gather(value, plan.src, plan=plan.T)
             value = value + linear(edge_attr, self.lin_value.weight[:, n_src:])
-        h = scatter(gate.sigmoid() * value, plan.dst, plan.num_dst, plan=plan)
+            h = scatter(gate.sigmoid() * value, plan.dst, plan.num_dst, plan=plan)
         if self.weight is not None:
             h = h + linear(x_dst, self.weight)
         return h if self.bias is None else h + self.bias

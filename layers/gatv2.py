@@ -64,6 +64,7 @@ class GATv2Conv(HeadedLayer):
   note      = {arXiv:2105.14491}
 }"""
     takes = frozenset({"edge_attr", "bipartite"})
+    picture = ("sum", "loop", "attention")
     _pyg_weights: ClassVar[dict[str, str]] = {
         "lin_src.": "lin_l.",
         "lin_dst.": "lin_r.",

@@ -61,6 +61,7 @@ class GCNConv(Layer):
   note      = {arXiv:1609.02907}
 }"""
     takes = frozenset({"edge_weight"})
+    picture = ("sum", "loop", "degrees")
     _pyg_weights: ClassVar[dict[str, str]] = {"weight": "lin.weight", "bias": "bias"}
     _pyg_options: ClassVar[dict[str, str]] = {
         "self_loops": "add_self_loops",

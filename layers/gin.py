@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gnnlab.layers._layer import Layer
 from gnnlab.layers._message_passing import Edges, Given, Nodes, prepare
-from gnnlab.ops import gather, scatter, spmm
+from gnnlab.ops import relu_aggregate, spmm
 
 __all__ = ["GINConv", "GINEConv"]
 
@@ -84,6 +84,7 @@ class GINConv(_GIN):
   note      = {arXiv:1810.00826}
 }"""
     takes = frozenset({"edge_weight", "bipartite"})
+    picture = ("sum", "root")
 
     def __init__(self, net: nn.Module, *, eps: float = 0.0, train_eps: bool = False) -> None:
         super().__init__(net, eps, train_eps)
@@ -142,6 +143,7 @@ class GINEConv(_GIN):
   note      = {arXiv:1905.12265}
 }"""
     takes = frozenset({"edge_attr", "bipartite"})
+    picture = ("sum", "root", "edges")
 
     def __init__(
         self,
@@ -172,8 +174,8 @@ class GINEConv(_GIN):
                 f"GINEConv expected edge_attr with {x_src.shape[1]} features, as x has, got "
                 f"{e.shape[1]}; give in_dim and edge_dim to map them"
             )
-        messages = (gather(x_src, plan.src, plan=plan.T) + e).relu()
-        return self._update(given, scatter(messages, plan.dst, plan.num_dst, plan=plan))
+        kind = torch.promote_types(x_src.dtype, e.dtype)
+        return self._update(given, relu_aggregate(plan, x_src.to(kind), e.to(kind)))
 
     def _make_pyg(self, library: Any) -> nn.Module:
         return library.GINEConv(  # type: ignore[no-any-return]

@@ -58,6 +58,7 @@ class LGConv(Layer):
 }"""
 
     takes = frozenset({"edge_weight", "bipartite"})
+    picture = ("sum", "degrees")
     _pyg_options: ClassVar[dict[str, str]] = {"normalize": "normalize"}
 
     def __init__(self, *, normalize: bool = True) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gnnlab.layers._layer import Layer
 from gnnlab.layers._message_passing import Edges, Nodes, prepare
-from gnnlab.ops import gather, scatter
+from gnnlab.ops import EdgePlan, gather, scatter, spmm
 
 __all__ = ["NNConv"]
 
@@ -21,7 +21,9 @@ class NNConv(Layer):
     $$ h_i = W x_i + \operatorname*{reduce}_{j \in \mathcal{N}(i)}
        x_j^\top\, \mathrm{net}(e_{ji}) + b $$
 
-    with net(e) read as a matrix of in_dim x out_dim.
+    with net(e) read as a matrix of in_dim x out_dim. A network that ends with a linear map gives
+    net(e) = sum_c n_c(e) A_c + B. Sums and means then take n_c(e) x_j over the edges first and the
+    matrices A_c once per node: no matrix per edge is made, where that takes no more memory.
 
     Args:
         in_dim: size of `x`; a pair for sources and targets.
@@ -59,6 +61,7 @@ class NNConv(Layer):
   note      = {arXiv:1704.01212}
 }"""
     takes = frozenset({"edge_attr", "bipartite"})
+    picture = ("sum", "root", "network", "edges")
     _pyg_weights: ClassVar[dict[str, str]] = {
         "net.": "nn.",
         "weight": "lin.weight",
@@ -97,13 +100,37 @@ class NNConv(Layer):
         """Returns h, one row per target."""
         given = prepare(self, x, edges, in_dim=self.in_dim, edge_attr=edge_attr)
         plan, x_src = given.plan, given.x_src
-        matrices = self.net(edge_attr).view(-1, x_src.shape[1], self.out_dim)
-        rows = gather(x_src, plan.src, plan=plan.T)
-        messages = torch.bmm(rows.unsqueeze(1), matrices).squeeze(1)
-        h = scatter(messages, plan.dst, plan.num_dst, reduce=self.reduce, plan=plan)
+        last, before = split_last(self.net)
+        if last is not None and self.reduce != "max" and _pays(plan, last, self.out_dim):
+            for module in before:
+                edge_attr = module(edge_attr)
+            h = self._factored(plan, x_src, edge_attr, last, self.reduce)
+        else:
+            matrices = self.net(edge_attr).view(-1, x_src.shape[1], self.out_dim)
+            rows = gather(x_src, plan.src, plan=plan.T)
+            messages = torch.bmm(rows.unsqueeze(1), matrices).squeeze(1)
+            h = scatter(messages, plan.dst, plan.num_dst, reduce=self.reduce, plan=plan)
         if self.weight is not None:
             h = h + nn.functional.linear(given.x_dst, self.weight)
         return h if self.bias is None else h + self.bias
+
+    def _factored(
+        self,
+        plan: EdgePlan,
+        x: Tensor,
+        c: Tensor,
+        last: nn.Linear,
+        reduce: Literal["sum", "mean"],
+    ) -> Tensor:
+        """Returns the messages' reduction: sums of c_e x_j come first, matrices after them."""
+        size, terms = x.shape[1], c.shape[1]
+        x = x.to(c.dtype)
+        z = spmm(plan, x.unsqueeze(1).expand(-1, terms, -1), c, reduce=reduce)
+        matrices = last.weight.view(size, self.out_dim, terms).permute(2, 0, 1)
+        h = z.flatten(1) @ matrices.reshape(terms * size, self.out_dim).to(z.dtype)
+        if last.bias is not None:
+            h = h + spmm(plan, x, reduce=reduce) @ last.bias.view(size, self.out_dim).to(z.dtype)
+        return h
 
     def _make_pyg(self, library: Any) -> nn.Module:
         return library.NNConv(  # type: ignore[no-any-return]
@@ -119,3 +146,15 @@ class NNConv(Layer):
         """Returns sizes, and the options that differ from the default."""
         options = f", reduce={self.reduce!r}" * (self.reduce != "sum")
         return f"{self.in_dim}, {self.out_dim}{options}" + ", root=False" * (self.weight is None)
+
+
+def split_last(net: nn.Module) -> tuple[nn.Linear | None, list[nn.Module]]:
+    """Returns the linear map that a network ends with, and what comes before; None without one."""
+    parts = list(net) if type(net) is nn.Sequential else [net]
+    last = parts[-1] if parts else None
+    return (last, parts[:-1]) if type(last) is nn.Linear else (None, parts)
+
+
+def _pays(plan: EdgePlan, last: nn.Linear, out_dim: int) -> bool:
+    """Whether sums of c_e x_j per node are no larger than a matrix per edge."""
+    return last.in_features * plan.num_dst <= out_dim * plan.num_edges

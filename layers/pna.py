@@ -71,6 +71,7 @@ class PNAConv(Layer):
   note      = {arXiv:2004.05718}
 }"""
     takes = frozenset({"edge_attr"})
+    picture = ("statistics", "root")
     mean_degree: Tensor
     mean_log_degree: Tensor
     _pyg_weights: ClassVar[dict[str, str]] = {
@@ -158,13 +159,21 @@ class PNAConv(Layer):
             for name, value in zip(self.reduce, statistics, strict=True)
         ]
         together = torch.cat(statistics, -1)
-        scaled = torch.cat([parts, *(together * s for s in self._scales(plan, x.dtype))], -1)
+        scales = self._scales(plan, x.dtype)
         towers = [
-            linear(scaled[:, t], net[0].weight, net[0].bias)
+            self._mixed(net[0], parts[:, t], together[:, t], [scale[:, 0] for scale in scales])
             for t, net in enumerate(self._nets(self.post_nns))
         ]
         out: Tensor = self.lin(torch.cat(towers, 1))
         return out
+
+    def _mixed(self, lin: nn.Linear, x: Tensor, together: Tensor, scales: list[Tensor]) -> Tensor:
+        """Returns ``lin([x, s_1 t, s_2 t, ...])``; scales of a node are multiplied in last."""
+        first, rest = lin.weight[:, : self.size], lin.weight[:, self.size :]
+        h = linear(x, first, lin.bias)
+        for scale, weight in zip(scales, rest.chunk(len(scales), 1), strict=True):
+            h = h + scale * linear(together, weight)
+        return h
 
     @staticmethod
     def _nets(modules: nn.ModuleList) -> list[Any]:

@@ -59,6 +59,7 @@ class SAGEConv(Layer):
   note      = {arXiv:1706.02216}
 }"""
     takes = frozenset({"edge_weight", "bipartite"})
+    picture = ("mean", "root")
     _pyg_weights: ClassVar[dict[str, str]] = {
         "weight": "lin_l.weight",
         "bias": "lin_l.bias",

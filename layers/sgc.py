@@ -52,6 +52,7 @@ class SGConv(Layer):
   note      = {arXiv:1902.07153}
 }"""
     takes = frozenset({"edge_weight"})
+    picture = ("sum", "loop", "degrees", "hops")
     _pyg_weights: ClassVar[dict[str, str]] = {"lin.": "lin."}
     _pyg_options: ClassVar[dict[str, str]] = {"steps": "K", "self_loops": "add_self_loops"}
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from gnnlab.layers._attention import HeadedLayer
-from gnnlab.layers._message_passing import Edges, Nodes, prepare
+from gnnlab.layers._message_passing import Edges, Nodes, edges_as_sources, prepare
 from gnnlab.ops import EdgePlan, attention_aggregate, edge_softmax, gather, scatter, sddmm, spmm
 
 __all__ = ["TransformerConv"]
@@ -65,6 +65,7 @@ class TransformerConv(HeadedLayer):
   note      = {arXiv:2009.03509}
 }"""
     takes = frozenset({"edge_attr", "bipartite"})
+    picture = ("sum", "root", "attention")
     _pyg_weights: ClassVar[dict[str, str]] = {
         f"lin_{name}.": f"lin_{theirs}."
         for name, theirs in (
@@ -114,13 +115,10 @@ class TransformerConv(HeadedLayer):
         q = self._split(self.lin_query(given.x_dst))
         k = self._split(self.lin_key(given.x_src))
         v = self._split(self.lin_value(given.x_src))
-        e = None
-        if self.lin_edge is not None and edge_attr is not None:
-            e = self._split(self.lin_edge(edge_attr))
-        if e is None and not (self.training and self.dropout):
+        if self.lin_edge is None and not (self.training and self.dropout):
             h = attention_aggregate(given.plan, q, k, v)
         else:
-            h = self._composed(given.plan, q, k, v, e)
+            h = self._composed(given.plan, q, k, v, edge_attr)
         h = self._joined(h)
         if self.lin_root is None:
             return h
@@ -137,15 +135,27 @@ class TransformerConv(HeadedLayer):
         """Attention with edge features or dropout: shares of the edges are made."""
         q = q * self.out_dim**-0.5
         score = sddmm(plan, q, k, op="dot")
-        if e is not None:
-            score = score + (gather(q, plan.dst, plan=plan) * e).sum(-1)
+        if e is None or self.lin_edge is None:
+            share = self._shares(plan, score)
+            return spmm(plan, v, share)
+        weight = self.lin_edge.weight.view(self.heads, self.out_dim, -1)
+        if e.shape[1] > self.out_dim:
+            e = self._split(self.lin_edge(e))
+            share = self._shares(plan, score + (gather(q, plan.dst, plan=plan) * e).sum(-1))
+            mapped = scatter(e * share[..., None], plan.dst, plan.num_dst, plan=plan)
+            return spmm(plan, v, share) + mapped
+        # Few edge features: <q, W e> = <W^T q, e>, and sum_e a W e = W sum_e a e. W acts on nodes.
+        from_edges = edges_as_sources(plan)
+        towards = torch.einsum("nhd,hdc->nhc", q, weight).unbind(1)
+        dots = [sddmm(from_edges, t.contiguous(), e.to(t.dtype)) for t in towards]
+        share = self._shares(plan, score + torch.stack(dots, 1))
+        sums = [spmm(from_edges, e.to(a.dtype), a) for a in share.unbind(1)]
+        mapped = torch.einsum("nhc,hdc->nhd", torch.stack(sums, 1), weight.to(share.dtype))
+        return spmm(plan, v, share) + mapped
+
+    def _shares(self, plan: EdgePlan, score: Tensor) -> Tensor:
         share = edge_softmax(plan, score)
-        if self.training and self.dropout:
-            share = dropout(share, self.dropout)
-        h = spmm(plan, v, share)
-        if e is not None:
-            h = h + scatter(e * share[..., None], plan.dst, plan.num_dst, plan=plan)
-        return h
+        return dropout(share, self.dropout) if self.training and self.dropout else share
 
     def _pyg_ignored(self) -> tuple[str, ...]:
         return () if self.lin_root is not None else ("lin_skip.",)

@@ -312,6 +312,35 @@ def attention_cases():
     )
 
 
+def relu_oracle(src, dst, m, x, edge):
+    def row(i, edges):
+        return (x[src[edges]] + edge[edges]).relu().sum(0)
+
+    return by_row(src, dst, m, row, torch.zeros(x.shape[1:], dtype=x.dtype))
+
+
+def gated_oracle(src, dst, m, key, query, value):
+    def row(i, edges):
+        return ((key[i] + query[src[edges]]).sigmoid() * value[src[edges]]).sum(0)
+
+    return by_row(src, dst, m, row, torch.zeros(value.shape[1:], dtype=value.dtype))
+
+
+def message_cases():
+    yield Case(
+        "relu_aggregate",
+        lambda values, n, m, e: (values(n, 6), values(e, 6)),
+        ops.relu_aggregate,
+        relu_oracle,
+    )
+    yield Case(
+        "gated_aggregate",
+        lambda values, n, m, e: (values(m, 6), values(n, 6), values(n, 6)),
+        ops.gated_aggregate,
+        gated_oracle,
+    )
+
+
 CASES = [
     Case(
         "gather",
@@ -338,6 +367,7 @@ CASES = [
     *(sddmm_case(op) for op in DOTS),
     *softmax_cases(),
     *attention_cases(),
+    *message_cases(),
 ]
 
 

@@ -7,7 +7,7 @@
 // Ties: by (distance, id), both in what is kept and in its order. Every target writes to its own place,
 //   so the number of threads does not show.
 // Rounding: a ring counts 1e-6 of a cell less than it is, more than the number of a cell can be off.
-// Measured in docs/design/neighbors.md.
+// Measured in docs/design/ops.md.
 #include "families.h"
 #include "nearest.h"
 #include "neighbors.h"

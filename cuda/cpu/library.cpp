@@ -88,6 +88,8 @@ bool bad_rows(const gnnlab_rows* rows) {
          bad_bytes(rows->index_bytes);
 }
 
+bool no_col(const gnnlab_rows* rows) { return !rows->col && rows->num_edges > 0; }
+
 bool bad_heads(int64_t heads, int64_t width, const void* weight, int64_t weight_heads) {
   return heads < 0 || width < 0 || (weight && weight_heads != 1 && weight_heads != heads);
 }
@@ -345,6 +347,82 @@ GNNLAB_API int gnnlab_attention_backward(const gnnlab_rows* rows, const gnnlab_r
   return guarded([&](const Kernels& kernels) {
     return kernels.attention_backward(rows, rows_t, grad, out, q, k, v, bias, max, total, heads, width,
                                       scale, dtype, gq, gk, gv, gbias, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_relu_sum(const gnnlab_rows* rows, const void* x, const void* edge, int64_t width,
+                               int dtype, void* out, int threads) {
+  if (bad_rows(rows) || width < 0 || bad_float(dtype)) return refuse("gnnlab_relu_sum");
+  return guarded(
+      [&](const Kernels& k) { return k.relu_sum(rows, x, edge, width, dtype, out, threads); });
+}
+
+GNNLAB_API int gnnlab_relu_sum_backward(const gnnlab_rows* rows_t, const void* grad, const void* x,
+                                        const void* edge, int64_t width, int dtype, void* gx,
+                                        void* gedge, int threads) {
+  if (bad_rows(rows_t) || width < 0 || bad_float(dtype)) return refuse("gnnlab_relu_sum_backward");
+  return guarded([&](const Kernels& k) {
+    return k.relu_sum_backward(rows_t, grad, x, edge, width, dtype, gx, gedge, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_gated_sum(const gnnlab_rows* rows, const void* key, const void* query,
+                                const void* value, int64_t width, int dtype, void* out, int threads) {
+  if (bad_rows(rows) || width < 0 || bad_float(dtype)) return refuse("gnnlab_gated_sum");
+  return guarded([&](const Kernels& k) {
+    return k.gated_sum(rows, key, query, value, width, dtype, out, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_gated_sum_backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t,
+                                         const void* grad, const void* key, const void* query,
+                                         const void* value, int64_t width, int dtype, void* gkey,
+                                         void* gquery, void* gvalue, int threads) {
+  if (bad_rows(rows) || bad_rows(rows_t) || width < 0 || bad_float(dtype))
+    return refuse("gnnlab_gated_sum_backward");
+  return guarded([&](const Kernels& k) {
+    return k.gated_sum_backward(rows, rows_t, grad, key, query, value, width, dtype, gkey, gquery,
+                                gvalue, threads);
+  });
+}
+
+GNNLAB_API int gnnlab_sample_count(const gnnlab_rows* rows, const int64_t* nodes, int64_t num_nodes,
+                                   int64_t fanout, int replace, int64_t* indptr) {
+  if (bad_rows(rows) || num_nodes < 0 || fanout < -1 || !indptr) return refuse("gnnlab_sample_count");
+  return guarded([&](const Kernels& k) {
+    return k.sample_count(rows, nodes, num_nodes, fanout, replace, indptr);
+  });
+}
+
+GNNLAB_API int gnnlab_sample_draw(const gnnlab_rows* rows, const int64_t* nodes, int64_t num_nodes,
+                                  int64_t fanout, int replace, uint64_t seed, int64_t hop,
+                                  const int64_t* indptr, void* place, void* neighbour, int threads) {
+  if (bad_rows(rows) || no_col(rows) || num_nodes < 0 || fanout < -1 || hop < 0 || !indptr)
+    return refuse("gnnlab_sample_draw");
+  return guarded([&](const Kernels& k) {
+    return k.sample_draw(rows, nodes, num_nodes, fanout, replace, seed, hop, indptr, place, neighbour,
+                         threads);
+  });
+}
+
+GNNLAB_API int gnnlab_sample_number(void* table, int64_t slots, int hashed, int64_t base, void* ids,
+                                    int index_bytes, int64_t num_ids, int64_t* nodes, int64_t* count) {
+  if (!table || slots < 0 || (hashed && (slots < 2 || (slots & (slots - 1)))) || base < 0 ||
+      bad_bytes(index_bytes) || num_ids < 0 || !nodes || !count)
+    return refuse("gnnlab_sample_number");
+  return guarded([&](const Kernels& k) {
+    return k.sample_number(table, slots, hashed, base, ids, index_bytes, num_ids, nodes, count);
+  });
+}
+
+GNNLAB_API int gnnlab_partition(const gnnlab_rows* rows, const gnnlab_rows* back, int64_t num_parts,
+                                int64_t capacity, int64_t passes, int64_t* part) {
+  if (bad_rows(rows) || bad_rows(back) || no_col(rows) || no_col(back) || rows->num_rows != back->num_rows ||
+      rows->index_bytes != back->index_bytes || num_parts < 1 || capacity < 1 || passes < 1 ||
+      (rows->num_rows > 0 && (!part || capacity < (rows->num_rows - 1) / num_parts + 1)))
+    return refuse("gnnlab_partition");
+  return guarded([&](const Kernels& k) {
+    return k.partition(rows, back, num_parts, capacity, passes, part);
   });
 }
 

@@ -10,6 +10,7 @@
 // Sums: none. Measured by: gnnlab.bench.ops, row "plan build".
 #include "counting_sort.h"
 #include "families.h"
+#include "pages.h"
 
 namespace gnnlab::GNNLAB_NS {
 namespace {
@@ -50,6 +51,10 @@ int check_indptr(const int64_t* indptr, int64_t num_rows, int64_t num_edges) {
 
 int plan_build(const void* key, const void* other, int index_bytes, int64_t num_edges, int64_t num_keys,
                int64_t num_other, int64_t* indptr, void* col, void* perm, int out_bytes, int threads) {
+  // Written, and later read, here and there: few pages, few misses of their addresses.
+  advise_huge_pages(indptr, (num_keys + 1) * static_cast<int64_t>(sizeof(int64_t)));
+  if (col) advise_huge_pages(col, num_edges * out_bytes);
+  if (perm) advise_huge_pages(perm, num_edges * out_bytes);
   const auto build = [&](auto k, auto i) {
     using K = decltype(k);
     using I = decltype(i);

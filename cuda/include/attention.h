@@ -5,6 +5,7 @@
 // destination and "other" the source that col names; in the transpose the two change places.
 #pragma once
 
+#include "philox.h"
 #include "row_ops.h"
 #include "row_scores.h"
 
@@ -129,23 +130,9 @@ void scores(const Attention<S>& job, const Dims& dims, const RowOps<S>& ops, con
   }
 }
 
-// First word of Philox4x32-10 (Salmon et al., SC 2011).
+// The random word of one edge and head.
 GNNLAB_ALWAYS uint32_t philox(uint64_t edge, uint32_t head, uint64_t seed) {
-  uint32_t c0 = static_cast<uint32_t>(edge), c1 = static_cast<uint32_t>(edge >> 32), c2 = head, c3 = 0;
-  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-#pragma GCC unroll 10
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t a = uint64_t{0xD2511F53u} * c0, b = uint64_t{0xCD9E8D57u} * c2;
-    const uint32_t n0 = static_cast<uint32_t>(b >> 32) ^ c1 ^ k0;
-    const uint32_t n2 = static_cast<uint32_t>(a >> 32) ^ c3 ^ k1;
-    c1 = static_cast<uint32_t>(b);
-    c3 = static_cast<uint32_t>(a);
-    c0 = n0;
-    c2 = n2;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  return c0;
+  return philox_block(edge, head, 0, seed).word[0];
 }
 
 // Multiplies the numbers of dropped edges by 0, all others by 1 / (1 - dropout).

@@ -190,6 +190,59 @@ int gnnlab_attention_backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t
                               int64_t width, double scale, int dtype, void* gq, void* gk, void* gv,
                               void* gbias, int threads);
 
+/* out[i, :] = sum over the places k of row i of max(x[col[k], :] + edge[perm[k], :], 0). */
+int gnnlab_relu_sum(const gnnlab_rows* rows, const void* x, const void* edge, int64_t width, int dtype,
+                    void* out, int threads);
+
+/* Its gradients; rows_t groups by source. gx or gedge (num_edges, width) may be NULL. */
+int gnnlab_relu_sum_backward(const gnnlab_rows* rows_t, const void* grad, const void* x,
+                             const void* edge, int64_t width, int dtype, void* gx, void* gedge,
+                             int threads);
+
+/* out[i, :] = sum over the places k of row i of sigmoid(key[i, :] + query[col[k], :]) * value[col[k], :]. */
+int gnnlab_gated_sum(const gnnlab_rows* rows, const void* key, const void* query, const void* value,
+                     int64_t width, int dtype, void* out, int threads);
+
+/* Its gradients, each of which may be NULL; rows_t groups by source. */
+int gnnlab_gated_sum_backward(const gnnlab_rows* rows, const gnnlab_rows* rows_t, const void* grad,
+                              const void* key, const void* query, const void* value, int64_t width,
+                              int dtype, void* gkey, void* gquery, void* gvalue, int threads);
+
+/* Neighbour sampling, three steps. A node gives min(degree, fanout) places of its row, with
+ * `replace` fanout of them (none if its row is empty), with fanout -1 its whole row in order.
+ *
+ * count: indptr[i + 1] = indptr[i] + what nodes[i] gives; indptr[0] is the caller's. Checks nodes.
+ * draw: places of nodes[i] go to place[indptr[i] - indptr[0] ..], the entries of col there to
+ * neighbour; both of rows->index_bytes. Draw t of a node takes word t % 4 of block t / 4 if its
+ * degree is at most 65536, else words 2 t and 2 t + 1 as high and low half; a block is Philox4x32-10,
+ * key (seed low, seed high), counter (node low, node high, hop, number of the block). The draw is
+ * word * bound >> 32 (>> 64). With replacement bound = degree. Without: Floyd's algorithm, draw t of
+ * k has bound = degree - k + t + 1 and a number that was taken already stands for degree - k + t. */
+int gnnlab_sample_count(const gnnlab_rows* rows, const int64_t* nodes, int64_t num_nodes,
+                        int64_t fanout, int replace, int64_t* indptr);
+int gnnlab_sample_draw(const gnnlab_rows* rows, const int64_t* nodes, int64_t num_nodes,
+                       int64_t fanout, int replace, uint64_t seed, int64_t hop, const int64_t* indptr,
+                       void* place, void* neighbour, int threads);
+
+/* Numbers ids in the order of their first appearance, in place: new ones are appended to nodes, whose
+ * length is *count (room for num_ids more). `table` remembers numbers from call to call: `slots`
+ * items of index_bytes, one per id that may come; or, `hashed`, `slots` pairs of them, a power of two
+ * of at least 2 and at least twice the number of nodes. A table begins with base 0 and *count 0,
+ * whatever it holds; for the next list base grows by the *count of the last one. base + *count must
+ * fit into an item. Ids are not checked. */
+int gnnlab_sample_number(void* table, int64_t slots, int hashed, int64_t base, void* ids,
+                         int index_bytes, int64_t num_ids, int64_t* nodes, int64_t* count);
+
+/* Parts of a graph: part[v] in 0 .. num_parts - 1, at most `capacity` nodes in each (capacity *
+ * num_parts >= num_rows). rows and back are a graph and its transpose. Parts of ceil(num_rows /
+ * num_parts) nodes are grown in turn, breadth first, neighbours in the order of rows, then of back;
+ * a part begins, and one that can grow no more goes on, at the first new neighbour of the node that
+ * was met first, else at the lowest new node. Then nodes come `passes` times in the order of growing,
+ * and each goes to the part with the largest neighbours * (capacity - size) > 0, the lowest among
+ * equals, or stays. */
+int gnnlab_partition(const gnnlab_rows* rows, const gnnlab_rows* back, int64_t num_parts,
+                     int64_t capacity, int64_t passes, int64_t* part);
+
 /* Points that lie near one another. x (num_x, dim) holds the points that are found, y (num_y, dim)
  * those that look for them, both finite float64 and contiguous; y NULL: the points x themselves.
  * graph_x and graph_y: the graph of each point, 0 <= graph < num_graphs, in any order; NULL when

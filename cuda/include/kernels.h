@@ -26,6 +26,14 @@
   use(gat_backward)         \
   use(gatv2_backward)       \
   use(attention_backward)   \
+  use(relu_sum)             \
+  use(relu_sum_backward)    \
+  use(gated_sum)            \
+  use(gated_sum_backward)   \
+  use(sample_count)         \
+  use(sample_draw)          \
+  use(sample_number)        \
+  use(partition)            \
   use(radius)               \
   use(found_write)          \
   use(knn)

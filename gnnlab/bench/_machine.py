@@ -60,11 +60,17 @@ def clock_of(wall: bool) -> Callable[[], float]:
 
 
 def measure(
-    calls: Mapping[str, Call], first: Mapping[str, float], *, wall: bool, repeats: int = 7
+    calls: Mapping[str, Call],
+    first: Mapping[str, float],
+    *,
+    wall: bool,
+    repeats: int = 7,
+    over: float = 2.0,
+    least: int = 1,
 ) -> dict[str, Times]:
     """Times all calls in turn. The first call is ours; those far behind take fewer turns.
 
-    Every call takes one turn; only calls within twice the time of the two fastest take all.
+    Every call takes `least` turns; only calls within `over` times the two fastest take all.
     Slowness is judged anew at every turn by the fastest run so far, since a library may prepare
     things in its first.
 
@@ -72,7 +78,9 @@ def measure(
         calls: by name.
         first: milliseconds of a first run of each, which does not count.
         wall: wall time (several threads) instead of this thread's CPU time.
-        repeats: turns; at least three times as many for calls under 1 ms.
+        repeats: turns; three times as many for calls under 1 ms.
+        over: how many times slower than the two fastest a call may be and still take all turns.
+        least: turns of every call.
     """
     clock = clock_of(wall)
 
@@ -83,7 +91,7 @@ def measure(
     for turn in range(turns):
         pace = sorted(best.values())[:2][-1]
         for name, call in calls.items():
-            if turn == 0 or name == ours or best[name] <= 2 * pace:
+            if turn < least or name == ours or best[name] <= over * pace:
                 taken[name].append(call.timed(clock)[1])
                 best[name] = min(best[name], taken[name][-1])
     return {name: Times(statistics.median(t), min(t)) for name, t in taken.items()}

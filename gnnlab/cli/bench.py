@@ -73,6 +73,95 @@ def bench_app() -> App:
         return 1 if result["errors"] else 0
 
     @app.command
+    def layers(
+        *,
+        quick: Annotated[bool, Parameter(negative="")] = False,
+        compare: str = "all",
+        graphs: str | None = None,
+        only: str = "",
+        out: Path | None = None,
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> int:
+        """Time a training step of every layer against PyG and DGL, equality checked first.
+
+        Parameters
+        ----------
+        quick
+            Small graphs and fewer repeats: a minute or two.
+        compare
+            Peers, separated by commas: pyg, scatter (PyG with torch_scatter), dgl.
+        graphs
+            Graphs, separated by commas: a, b, c, d, cora, pubmed.
+        only
+            Measure layers whose name contains this.
+        out
+            JSON file to write.
+        """
+        from gnnlab.bench import layers as bench, ops as writer
+
+        result = bench.run(
+            quick,
+            compare=compare,
+            graphs=graphs.split(",") if graphs else None,
+            only=only,
+            progress=not quiet,
+        )
+        _bench_done(result, bench.table, None, json)
+        if out is not None:
+            writer.write(out, result)
+        return 1 if result["errors"] else 0
+
+    @app.command
+    def accuracy(
+        *,
+        quick: Annotated[bool, Parameter(negative="")] = False,
+        only: str = "",
+        seeds: int = 20,
+        out: Path | None = None,
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> int:
+        """Train GCN, GAT and APPNP on Cora and GIN on MUTAG, beside the published levels.
+
+        Parameters
+        ----------
+        quick
+            Two runs of a tenth of the epochs.
+        only
+            One model: GCN, GAT, APPNP or GIN.
+        seeds
+            Runs per model on Cora.
+        out
+            JSON file to write.
+        """
+        from gnnlab.bench import accuracy as bench
+
+        result = bench.run(quick, only=only, seeds=seeds, progress=not quiet)
+        return _bench_done(result, bench.table, out, json)
+
+    @app.command
+    def sampling(
+        *,
+        quick: Annotated[bool, Parameter(negative="")] = False,
+        out: Path | None = None,
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> int:
+        """Time samplers, an epoch of GraphSAGE with its peak memory, and clusters.
+
+        Parameters
+        ----------
+        quick
+            A small graph and few batches: seconds.
+        out
+            JSON file to write.
+        """
+        from gnnlab.bench import sampling as bench
+
+        return _bench_done(bench.run(quick, progress=not quiet), bench.table, out, json)
+
+    @app.command
     def startup(*, out: Path | None = None, json: Json = False) -> int:
         """Time imports and --help in fresh processes.
 
@@ -103,6 +192,34 @@ def bench_app() -> App:
         return _bench_done(
             bench.run(name, progress=False if quiet else None), bench.table, out, json
         )
+
+    @app.command
+    def imdb(
+        data: Path | None = None,
+        /,
+        *,
+        seeds: int = 5,
+        only: str = "",
+        out: Path | None = None,
+        json: Json = False,
+    ) -> int:
+        """Train RGCN, HGT and Simple-HGN on a graph of films, directors and actors.
+
+        Parameters
+        ----------
+        data
+            Its npz file; by default imdb_hetero.npz under $GNNLAB_DATA.
+        seeds
+            Runs of each model.
+        only
+            Models, separated by commas: MLP, RGCN, HGT, Simple-HGN.
+        out
+            JSON file to write.
+        """
+        from gnnlab.bench import imdb as bench
+
+        result = bench.run(data, seeds=seeds, only=only.split(",") if only else ())
+        return _bench_done(result, bench.table, out, json)
 
     @app.command
     def docs(

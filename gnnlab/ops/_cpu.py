@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -391,3 +392,44 @@ class CpuKernels:
             )
         )
         return first, second, third, last
+
+    def sum_messages(self, kind: str, order: Order, given: Sequence[Tensor]) -> Tensor:
+        """See `Kernels.sum_messages`."""
+        width = given[-1].shape[1]
+        out = given[0].new_empty((order.num_rows, width))
+        self._check(
+            getattr(self.library, kind)(
+                order.address or order.locate(),
+                *map(_pointer, given),
+                width,
+                DTYPES[out.dtype],
+                out.data_ptr(),
+                get_num_threads(),
+            )
+        )
+        return out
+
+    def sum_messages_backward(
+        self,
+        kind: str,
+        order: Order,
+        order_t: Order,
+        grad: Tensor,
+        given: Sequence[Tensor],
+        needs: Sequence[bool],
+    ) -> list[Tensor | None]:
+        """See `Kernels.sum_messages_backward`."""
+        found = [torch.empty_like(t) if n else None for t, n in zip(given, needs, strict=True)]
+        orders = (order_t,) if kind == "relu_sum" else (order, order_t)
+        self._check(
+            getattr(self.library, f"{kind}_backward")(
+                *(o.address or o.locate() for o in orders),
+                grad.data_ptr(),
+                *map(_pointer, given),
+                grad.shape[1],
+                DTYPES[grad.dtype],
+                *map(_pointer, found),
+                get_num_threads(),
+            )
+        )
+        return found

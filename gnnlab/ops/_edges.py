@@ -58,7 +58,7 @@ class Order:
                     "move one of them with .to(...)"
                 )
             col, perm = self.col, self.perm
-            self._rows = _Rows(
+            rows = _Rows(
                 self.indptr.data_ptr(),
                 None if col is None else col.data_ptr(),
                 None if perm is None else perm.data_ptr(),
@@ -67,7 +67,9 @@ class Order:
                 self.place_dtype.itemsize,
                 0,
             )
-            self.address = ctypes.addressof(self._rows)
+            # One of two threads that come together wins, and nobody keeps the other's address.
+            rows = self._rows = self.facts.setdefault("struct", rows)
+            self.address = ctypes.addressof(rows)
         return self.address
 
     @property

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
+from gnnlab.ops._philox import philox_block
 from gnnlab.ops.reference import edge_softmax, gather, scatter
 
 __all__ = ["VALUES", "attend", "backward", "keep_mask", "scores", "statistics"]
@@ -129,23 +130,7 @@ def keep_mask(
 
     Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
     """
-    low = 0xFFFFFFFF
     edge = torch.arange(num_edges, dtype=torch.int64, device=device)[:, None].expand(-1, heads)
     head = torch.arange(heads, dtype=torch.int64, device=device)[None].expand(num_edges, -1)
-    c0, c1, c2, c3 = edge & low, edge >> 32, head, torch.zeros_like(head)
-    k0, k1 = seed & low, (seed >> 32) & low
-    for _ in range(10):
-        high0, low0 = _multiply(0xD2511F53, c0)
-        high1, low1 = _multiply(0xCD9E8D57, c2)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + 0x9E3779B9) & low, (k1 + 0xBB67AE85) & low
-    return c0 >= int(dropout * 2**32)
-
-
-def _multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the high and low 32 bits of a product of 32-bit numbers held in int64."""
-    half = 0xFFFF
-    low = a * (b & half)  # below 2^48
-    high = a * (b >> 16)
-    middle = (low >> 16) + (high & half)
-    return (high >> 16) + (middle >> 16), ((middle & half) << 16) | (low & half)
+    word = philox_block(edge, head, torch.zeros_like(head), seed)[0]
+    return word >= int(dropout * 2**32)

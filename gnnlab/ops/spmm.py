@@ -299,30 +299,51 @@ def _fake_multi(sizes: Any, x: Tensor, weight: Tensor | None, reduce: str) -> li
 
 
 def _grads_multi(saved: Saved, plan: EdgePlan, grads: Any) -> Sequence[Tensor | None]:
-    """The gradient of x; max and min look for their edges again, std for its mean."""
+    """The gradient of x; max and min look for their edges again.
+
+    d std_i / d x_j = w (w x_j - mean_i) / (count_i std_i), for each edge, and 0 where std is 0:
+    what does not depend on j joins the gradients of sum and mean, and goes along the edges with
+    them.
+    """
     x, weight = saved.tensors[:2]
-    gx = torch.zeros_like(x)
-    for name, grad in zip(saved.options[0].split(","), grads, strict=True):
-        if grad is None:
-            continue
-        if name in ("max", "min"):
-            places = _SPMM_ARG(plan, x.detach(), weight, name)[1]
-            gx = gx + _arg_gradient(plan, grad, places, None, weight)[0]
-        elif name == "std":
-            gx = gx + _std_gradient(plan, grad, x, weight)
+    names = saved.options[0].split(",")
+    given = {name: grad for name, grad in zip(names, grads, strict=True) if grad is not None}
+    rows, gx = given.get("sum"), torch.zeros_like(x)
+    if "mean" in given:
+        rows = _plus(rows, _segment.divide_rows(given["mean"], plan.counts))
+    if "std" in given:
+        if is_grad_enabled():  # to be differentiated again
+            mean, std = _one(plan, x, weight, "mean"), _one(plan, x, weight, "std")
         else:
-            scaled = grad if name == "sum" else _segment.divide_rows(grad, plan.counts)
-            gx = gx + spmm(plan.T, scaled, weight)
+            mean, std = _SPMM_MULTI(plan, x, weight, "mean,std")
+        share = torch.where(std > 0, given["std"] / torch.where(std > 0, std, 1.0), 0.0)
+        share = _segment.divide_rows(share, plan.counts)
+        rows = _plus(rows, -share * mean)
+        gx = x * spmm(plan.T, share, None if weight is None else weight.square())
+    if rows is not None:
+        gx = gx + spmm(plan.T, rows, weight)
+    for name in ("max", "min"):
+        if name in given:
+            gx = gx + _extreme_gradient(plan, given[name], x, weight, name)
     return gx, None, None
 
 
-def _std_gradient(plan: EdgePlan, grad: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:
-    """d std_i / d x_j = w (w x_j - mean_i) / (count_i std_i), for each edge; 0 where std is 0."""
-    mean, std = _one(plan, x, weight, "mean"), _one(plan, x, weight, "std")
-    share = torch.where(std > 0, grad / torch.where(std > 0, std, 1.0), 0.0)
-    share = _segment.divide_rows(share, plan.counts)
-    square = None if weight is None else weight.square()
-    return x * spmm(plan.T, share, square) - spmm(plan.T, share * mean, weight)
+def _plus(a: Tensor | None, b: Tensor) -> Tensor:
+    return b if a is None else a + b
+
+
+def _extreme_gradient(
+    plan: EdgePlan, grad: Tensor, x: Tensor, weight: Tensor | None, name: str
+) -> Tensor:
+    """The gradient of x of a maximum or minimum whose places were not kept."""
+    places = _SPMM_ARG(plan, x.detach(), weight, name)[1]
+    kernels = None if is_grad_enabled() or is_traced(grad) else _kernels(grad, weight)
+    if kernels is not None:
+        found: Tensor = kernels.reduce_arg_backward(
+            plan.order, grad.contiguous(), places, plan.num_src, None, weight
+        )[0]
+        return found
+    return _arg_gradient(plan, grad, places, None, weight)[0]
 
 
 def _run_backward(plan: EdgePlan, grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from gnnlab.ops import EdgePlan
 __all__ = ["check_layer"]
 
 MakeLayer = Callable[[], nn.Module]
+CallLayer = Callable[..., Tensor]
 
 
 def check_layer(
@@ -25,6 +26,8 @@ def check_layer(
     bipartite: bool = True,
     edge_weight: bool = False,
     edge_dim: int | None = None,
+    call: CallLayer | None = None,
+    edge_types: int | None = None,
     seed: int = 0,
 ) -> None:
     """Runs the conformance suite on a layer; returns nothing when the layer keeps every promise.
@@ -42,6 +45,9 @@ def check_layer(
         bipartite: whether it takes a pair (x_src, x_dst).
         edge_weight: whether it takes one number per edge as third argument.
         edge_dim: number of edge features that it takes as third argument; None: it takes none.
+        call: for layers that are called otherwise: ``call(layer, x, edges)``, or with a third
+            argument, returns one row per node. It gets edges in all their forms.
+        edge_types: number of edge types, if it takes the type of each edge as third argument.
         seed: for all random numbers.
 
     Raises:
@@ -53,7 +59,14 @@ def check_layer(
         >>> check_layer(LGConv, edge_weight=True)
     """
     case = _Case(
-        make_layer, in_dim, in_dim if out_dim is None else out_dim, edge_weight, edge_dim, seed
+        make_layer,
+        in_dim,
+        in_dim if out_dim is None else out_dim,
+        edge_weight,
+        edge_dim,
+        edge_types,
+        seed,
+        call,
     )
     _check_shapes(case)
     _check_permutation(case)
@@ -78,10 +91,14 @@ class _Case:
         out_dim: int,
         weighted: bool,
         edge_dim: int | None,
+        edge_types: int | None,
         seed: int,
+        how: CallLayer | None,
     ) -> None:
         self.make_layer, self.in_dim, self.out_dim = make_layer, in_dim, out_dim
         self.weighted, self.edge_dim, self.seed = weighted, edge_dim, seed
+        self.how: CallLayer = nn.Module.__call__ if how is None else how
+        self.edge_types = edge_types
         self.random = torch.Generator().manual_seed(seed)
         self.num_nodes, self.num_edges = 12, 40
         self.edge_index = self.edges(self.num_nodes - 1, self.num_edges)
@@ -106,7 +123,9 @@ class _Case:
         return torch.randn(rows, self.in_dim, generator=self.random, dtype=torch.float64)
 
     def weights(self, num_edges: int) -> Tensor | None:
-        """Returns the third argument: features or weights of the edges, or None."""
+        """Returns the third argument: types, features or weights of the edges, or None."""
+        if self.edge_types is not None:
+            return torch.randint(self.edge_types, (num_edges,), generator=self.random)
         if self.edge_dim is not None:
             return torch.randn(num_edges, self.edge_dim, generator=self.random, dtype=torch.float64)
         if not self.weighted:
@@ -121,8 +140,7 @@ class _Case:
         layer: nn.Module | None = None,
     ) -> Tensor:
         layer = self.layer if layer is None else layer
-        out: Tensor = layer(x, edges) if weight is None else layer(x, edges, weight)
-        return out
+        return self.how(layer, x, edges) if weight is None else self.how(layer, x, edges, weight)
 
     def require(self, held: bool, promise: str) -> None:
         if not held:
@@ -130,7 +148,7 @@ class _Case:
 
     def equal(self, a: Tensor, b: Tensor, promise: str, tolerance: float = 1e-9) -> None:
         self.require(a.shape == b.shape, f"{promise} (shapes {tuple(a.shape)}, {tuple(b.shape)})")
-        far = float((a.double() - b.double()).abs().max()) if a.numel() else 0.0
+        far = float((a.detach().double() - b.detach().double()).abs().max()) if a.numel() else 0.0
         self.require(far <= tolerance, f"{promise} (differs by {far:.3g}, allowed {tolerance:.1g})")
 
 
@@ -195,19 +213,32 @@ def _check_isolated(c: _Case) -> None:
     c.equal(full[last:], out[last:], "a node without edges does not depend on the others")
 
 
+class _Called(nn.Module):
+    """A layer with the way to call it, as one module."""
+
+    def __init__(self, c: _Case) -> None:
+        super().__init__()
+        self.layer, self.how = c.layer, c.how
+
+    def forward(self, *given: Tensor | EdgePlan) -> Tensor:
+        return self.how(self.layer, *given)
+
+
 def _check_gradient(c: _Case) -> None:
+    module = _Called(c)
     plan = EdgePlan(c.edge_index, c.num_nodes, c.num_nodes)
     inputs = [c.x.clone().requires_grad_()]
-    if c.weight is not None:
+    fixed = () if c.weight is None or c.weight.is_floating_point() else (c.weight,)
+    if c.weight is not None and not fixed:
         inputs.append(c.weight.clone().requires_grad_())
-    names = [name for name, _ in c.layer.named_parameters()]
-    inputs += [p.detach().clone().requires_grad_() for p in c.layer.parameters()]
+    names = [name for name, _ in module.named_parameters()]
+    inputs += [p.detach().clone().requires_grad_() for p in module.parameters()]
     first = len(inputs) - len(names)
 
     def forward(*given: Tensor) -> Tensor:
         replaced = dict(zip(names, given[first:], strict=True))
         out: Tensor = torch.func.functional_call(
-            c.layer, replaced, (given[0], plan, *given[1:first])
+            module, replaced, (given[0], plan, *fixed, *given[1:first])
         )
         return out
 
@@ -234,7 +265,9 @@ def _check_dtypes(c: _Case) -> None:
     expected = c.call(c.x, c.edge_index, c.weight)
     scale = 1.0 + float(expected.abs().max())
     single = c.make().float()
-    weight = None if c.weight is None else c.weight.float()
+    weight = c.weight
+    if weight is not None and weight.is_floating_point():
+        weight = weight.float()
     out = c.call(c.x.float(), c.edge_index, weight, single)
     c.require(out.dtype == torch.float32, f"float32 gives float32, not {out.dtype}")
     c.equal(out, expected, "float32 agrees with float64", 1e-4 * scale)

@@ -18,6 +18,7 @@ from gnnlab.layers import (
     NNConv,
     PNAConv,
     ResGatedGraphConv,
+    RGCNConv,
     SAGEConv,
     SGConv,
     TransformerConv,
@@ -38,7 +39,8 @@ def both(name, **options):
     return [(f"{c.__name__} {name}", lambda c=c: c(**options)) for c in (GATConv, GATv2Conv)]
 
 
-# name, constructor, third argument: None, "weight" or a number of edge features; sizes of a pair
+# name, constructor, third argument: None, "weight", "type" or a number of edge features; whether x
+# is a pair
 TABLE = [
     ("GCNConv", lambda: GCNConv(5, 3), None, False),
     ("GCNConv wide", lambda: GCNConv(5, 8, bias=False), None, False),
@@ -54,9 +56,26 @@ TABLE = [
     ("ChebConv plain", lambda: ChebConv(5, 3, terms=2, bias=False), None, False),
     ("EdgeConv", lambda: EdgeConv(network(10, 4)), None, False),
     ("EdgeConv sum", lambda: EdgeConv(network(10, 4), reduce="sum"), None, True),
+    ("EdgeConv linear", lambda: EdgeConv(nn.Linear(10, 4)), None, True),
+    ("EdgeConv linear mean", lambda: EdgeConv(nn.Linear(10, 4), reduce="mean"), None, False),
+    (
+        "EdgeConv linear sum",
+        lambda: EdgeConv(nn.Linear(10, 4, bias=False), reduce="sum"),
+        None,
+        True,
+    ),
+    (
+        "EdgeConv other network",
+        lambda: EdgeConv(nn.Sequential(nn.Tanh(), nn.Linear(10, 4))),
+        None,
+        False,
+    ),
     ("CGConv", lambda: CGConv(5, edge_dim=2), 2, False),
     ("CGConv pair", lambda: CGConv((5, 4), batch_norm=True, bias=False), None, True),
     ("NNConv", lambda: NNConv(5, 3, nn.Linear(2, 15)), 2, False),
+    ("NNConv network", lambda: NNConv(5, 3, network(2, 15), reduce="mean"), 2, False),
+    ("NNConv max", lambda: NNConv(5, 3, nn.Linear(2, 15), reduce="max"), 2, False),
+    ("NNConv wide", lambda: NNConv(5, 1, nn.Linear(7, 5, bias=False)), 7, False),
     ("NNConv pair", lambda: NNConv((5, 4), 3, nn.Linear(2, 15), reduce="mean"), 2, True),
     ("PNAConv", lambda: PNAConv(5, 6, DEGREES), None, False),
     (
@@ -97,9 +116,14 @@ TABLE = [
         (n, m, None, True)
         for n, m in both("pair", in_dim=(5, 4), out_dim=3, heads=2, self_loops=False, bias=False)
     ),
+    *(
+        (n, m, None, True)
+        for n, m in both("pair of one size", in_dim=5, out_dim=3, heads=2, self_loops=False)
+    ),
     ("GATv2Conv shared", lambda: GATv2Conv(5, 3, heads=2, share_weights=True), None, False),
     ("TransformerConv", lambda: TransformerConv(5, 3, heads=4), None, False),
     ("TransformerConv edges", lambda: TransformerConv(5, 3, heads=2, edge_dim=2), 2, False),
+    ("TransformerConv wide edges", lambda: TransformerConv(5, 3, heads=2, edge_dim=7), 7, True),
     (
         "TransformerConv gate",
         lambda: TransformerConv(5, 3, heads=2, beta=True, concat=False),
@@ -112,6 +136,13 @@ TABLE = [
         None,
         True,
     ),
+    ("RGCNConv", lambda: RGCNConv(5, 3, 4), "type", False),
+    ("RGCNConv wide", lambda: RGCNConv(5, 8, 4, reduce="sum", root=False), "type", False),
+    ("RGCNConv max", lambda: RGCNConv(5, 3, 4, reduce="max", bias=False), "type", False),
+    ("RGCNConv bases", lambda: RGCNConv(5, 3, 50, num_bases=3), "type", False),
+    ("RGCNConv blocks", lambda: RGCNConv(6, 4, 4, num_blocks=2), "type", False),
+    ("RGCNConv blocks, wide", lambda: RGCNConv(4, 6, 50, num_blocks=2), "type", False),
+    ("RGCNConv pair", lambda: RGCNConv((5, 4), 3, 4), "type", True),
 ]
 ROWS = pytest.mark.parametrize(
     ("make", "third", "pair"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
@@ -133,6 +164,8 @@ def inputs(layer, third, pair, dtype):
     more = ()
     if third == "weight":
         more = (torch.rand(E, generator=random, dtype=dtype).add(0.1).requires_grad_(),)
+    elif third == "type":
+        more = (torch.randint(layer.num_relations - 1, (E,), generator=random),)  # one has no edge
     elif third is not None:
         more = (torch.randn(E, third, generator=random, dtype=dtype).requires_grad_(),)
     return tuple(xs) if pair else xs[0], edge_index, more
@@ -142,6 +175,7 @@ def run(layer, x, edges, more, keyword=None):
     """Returns the result, and its gradients for inputs and parameters."""
     out = layer(x, edges, **{keyword: more[0]}) if keyword else layer(x, edges, *more)
     leaves = [*(x if isinstance(x, tuple) else (x,)), *more]
+    leaves = [leaf for leaf in leaves if leaf.requires_grad]
     weights = dict(layer.named_parameters())
     random = torch.Generator().manual_seed(1)
     grad = torch.randn(out.shape, generator=random, dtype=torch.float64).to(out.dtype)
@@ -160,7 +194,7 @@ def test_layer_equals_that_of_pyg(make, third, pair, dtype, tolerance):
             parameter.copy_(torch.randn_like(parameter) / 2)
     theirs = layer.to_pyg().to(dtype).eval()
     x, edge_index, more = inputs(layer, third, pair, dtype)
-    keyword = {"weight": "edge_weight", None: None}.get(third, "edge_attr")
+    keyword = {"weight": "edge_weight", "type": "edge_type", None: None}.get(third, "edge_attr")
     sizes = (N, M) if pair else N
     for edges in (edge_index, Graph(edge_index, sizes)):
         out, found, by_name = run(layer, x, edges, more)

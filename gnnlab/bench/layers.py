@@ -1,0 +1,411 @@
+"""Measures the layers against PyG, with and without torch_scatter, and DGL.
+
+One turn is a training step: forward and backward, with gradients of the features and of all
+weights. All libraries have the same weights (`to_pyg`, `to_dgl`), and what they give is compared
+with ours before anything is timed: the result and the gradient of the features. Peers keep their
+own formats of the graph, and PyG its normalised weights where it can (`cached=True`), as we keep
+the plan. Peers take turns with us in the same run; times are the CPU time of the one thread.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gnnlab import ops
+from gnnlab.bench._layer_cases import ATTENTION, LayerCase, Setting, cases
+from gnnlab.bench._machine import Call, bandwidth, clock_of, measure, peak_memory, version
+from gnnlab.bench._text import number
+from gnnlab.bench.graphs import BenchGraph, all_graphs
+from gnnlab.bench.targets import geometric_mean
+from gnnlab.compat.dgl import dgl_graph, to_dgl
+from gnnlab.errors import ConfigError
+from gnnlab.experiment import environment
+from gnnlab.report import text_table
+
+__all__ = [
+    "PEERS",
+    "TARGETS",
+    "layers_of",
+    "reuse",
+    "rows_of",
+    "run",
+    "summary",
+    "table",
+    "verdicts",
+]
+
+PEERS = {"pyg": "torch-geometric", "scatter": "torch-scatter", "dgl": "dgl"}
+"""Name on the command line: the package."""
+
+TARGETS = {"PyG": 4.0, "DGL": 2.0, "least": 1.0, "memory": 1 / 3}
+"""Geometric means over layers and graphs; least ratio to PyG; memory of attention on graph a."""
+
+_LARGEST = 4 << 30
+"""Bytes of the largest array of messages that is measured."""
+
+_PYG, _SCATTER, _DGL = "PyG", "PyG, torch_scatter", "DGL"
+_UNSORTED = "gnnlab, edge_index"  # ours when it must sort the edges in every call
+_OVER = 4.0  # how much slower than ours a call may be and still take all turns
+
+
+def run(
+    quick: bool = False,
+    *,
+    compare: str = "all",
+    graphs: Sequence[str] | None = None,
+    only: str = "",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Measures a training step of every layer on every graph.
+
+    Args:
+        quick: small graphs and fewer repeats: a minute or two.
+        compare: pyg, scatter, dgl, separated by commas, or "all"; what is not installed is skipped.
+        graphs: short names: a, b, c, d (`gnnlab.bench.graphs`), cora, pubmed (real; skipped when
+            they are not under $GNNLAB_DATA/graphs).
+        only: layers whose name contains this.
+        progress: a line per graph on stderr.
+
+    Returns:
+        A dict that can be written as JSON: "kind", "command", "environment", "machine", "rows" (one
+        per layer and graph), "skipped" and "errors" (peers whose result differs).
+
+    Raises:
+        ConfigError: for unknown names of peers or graphs.
+
+    Example:
+        >>> from gnnlab.bench import layers
+        >>> result = layers.run(quick=True, compare="dgl", graphs=["d"], only="GCN")
+        >>> result["rows"][0]["layer"]
+        'GCN'
+    """
+    begin = time.perf_counter()
+    makers = _graphs(quick)
+    names = _known("graphs", graphs or (*makers,), makers)
+    wanted = _known("peers", compare.split(","), PEERS) if compare != "all" else (*PEERS,)
+    skipped = {p: f"{PEERS[p]} is not installed" for p in wanted if version(PEERS[p]) is None}
+    job = _Job(quick, [p for p in wanted if p not in skipped], skipped)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        speeds = bandwidth(quick, wall=False)
+        for name in names:
+            start = time.perf_counter()
+            graph = makers[name]()
+            if isinstance(graph, str):
+                skipped[name] = graph
+                continue
+            job.measure(graph, only)
+            if progress:
+                taken = time.perf_counter() - start
+                print(f"graph {name}: {taken:.0f} s", file=sys.stderr, flush=True)
+    finally:
+        torch.set_num_threads(before)
+    words = ["gnnlab bench layers"] + ["--quick"] * quick
+    words += [f"--compare {compare}"] * (compare != "all")
+    words += [f"--graphs {','.join(graphs)}"] if graphs else []
+    words += [f'--only "{only}"'] * bool(only)
+    return {
+        "kind": "layers",
+        "command": " ".join([*words, "--out docs/results/layers.json"]),
+        "environment": {**environment(), "threads": 1},
+        "machine": {
+            "isa": ops.status().isa,
+            "backend": ops.backend(),
+            "gb_s": speeds,
+            "versions": {p: v for p in PEERS.values() if (v := version(p))},
+        },
+        "seconds": round(time.perf_counter() - begin),
+        "skipped": skipped,
+        "errors": job.errors,
+        "rows": job.rows,
+    }
+
+
+class _Job:
+    """What a run compares with, and what it has found so far."""
+
+    def __init__(self, quick: bool, peers: Sequence[str], skipped: dict[str, str]) -> None:
+        self.quick, self.peers, self.skipped = quick, peers, skipped
+        self.rows: list[dict[str, Any]] = []
+        self.errors: dict[str, str] = {}
+
+    def measure(self, graph: BenchGraph, only: str) -> None:
+        setting = Setting(graph)
+        for case in cases(setting, only):
+            if case.message * 4 * setting.num_edges > _LARGEST // 2:
+                self.skipped[f"{case.name} on {graph.name}"] = (
+                    f"{case.message} numbers per edge would fill an array of more than 2 GiB"
+                )
+                continue
+            self.rows.append(self._row(setting, case))
+
+    def _row(self, setting: Setting, case: LayerCase) -> dict[str, Any]:
+        torch.manual_seed(0)
+        layer = case.make(setting)
+        x = setting.nodes(case.width)
+        more = () if case.edge_dim is None else (setting.edge_features(case.edge_dim),)
+        ends = setting.graph.edge_index
+        found: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {
+            "gnnlab": (layer, lambda: layer(x, setting.edges, *more)),
+            _UNSORTED: (layer, lambda: layer(x, ends, *more)),
+        }
+        for name in self.peers:
+            try:
+                found.update(_peer(name, case, setting, layer, x, more))
+            except NotImplementedError as error:
+                self.skipped[f"{name}, {case.name}"] = str(error)
+        want, calls, firsts = None, {}, {}
+        for name, (module, forward) in found.items():
+            call = _step(module, forward, x)
+            result, taken = call.timed(clock_of(wall=False))
+            if want is None:
+                want = result
+            elif not (name == _DGL and case.by_degree and not setting.is_undirected):
+                wrong = _differs(result, want)
+                if wrong:
+                    self.errors[f"{name}, {case.name} on {setting.graph.name}"] = wrong
+                    continue
+            calls[name], firsts[name] = call, taken
+            del result
+        times = measure(
+            calls, firsts, wall=False, repeats=3 if self.quick else 5, over=_OVER, least=2
+        )
+        row: dict[str, Any] = {
+            "layer": case.name,
+            "class": type(layer).__name__,
+            "graph": setting.graph.name,
+        }
+        row["ms"] = {name: float(f"{t.median:.4g}") for name, t in times.items()}
+        if setting.num_edges * case.width * 4 >= 1 << 24:
+            row["mb"] = {n: peak_memory(c) for n, c in calls.items() if n != _UNSORTED}
+        return row
+
+
+def _peer(
+    name: str, case: LayerCase, setting: Setting, layer: Any, x: Any, more: tuple[Tensor, ...]
+) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+    """Returns the peer's layer with our weights, and its forward pass."""
+    if name == "dgl":
+        theirs = to_dgl(layer)
+        graph = dgl_graph(setting.edges, loops=theirs.loops)
+        return {_DGL: (theirs, lambda: theirs(graph, x, *more))}
+    made = layer.to_pyg()
+    if case.cached:
+        made.cached = True
+    keyword = {} if case.edge_dim is None else {"edge_attr": more[0]}
+    edge_index, with_scatter = setting.graph.edge_index, name == "scatter"
+
+    def forward() -> Tensor:
+        result: Tensor = made(x, edge_index, **keyword)
+        return result
+
+    return {_SCATTER if with_scatter else _PYG: (made, _switched(forward, with_scatter))}
+
+
+def _switched(forward: Callable[[], Tensor], on: bool) -> Callable[[], Tensor]:
+    """Returns the call with PyG's use of torch_scatter on or off."""
+    typing: Any = importlib.import_module("torch_geometric.typing")
+
+    def call() -> Tensor:
+        before = typing.WITH_TORCH_SCATTER
+        typing.WITH_TORCH_SCATTER = on
+        try:
+            return forward()
+        finally:
+            typing.WITH_TORCH_SCATTER = before
+
+    return call
+
+
+def _step(module: nn.Module, forward: Callable[[], Tensor], x: Any) -> Call:
+    """Returns a training step; its result is the output and the gradient of the features."""
+    leaves = list(x) if isinstance(x, tuple) else [x]
+    weights = [p for p in module.parameters() if p.requires_grad]
+    grad: list[Tensor] = []  # made once: what comes from above a layer is there already
+
+    def call() -> tuple[Tensor, Tensor]:
+        out = forward()
+        if not grad:
+            random = torch.Generator().manual_seed(1)
+            grad.append(torch.randn(out.shape, generator=random))
+        grads = torch.autograd.grad(out, [*leaves, *weights], grad, allow_unused=True)
+        assert grads[0] is not None  # the first are the sources, which every layer reads
+        return out.detach(), grads[0]
+
+    return Call(call)
+
+
+def _differs(found: tuple[Tensor, Tensor], want: tuple[Tensor, Tensor]) -> str:
+    """Returns how a result differs, "" when it agrees as float32 does."""
+    for a, b, word in zip(found, want, ("result", "gradient"), strict=True):
+        if a.shape != b.shape:
+            return f"{word} of shape {tuple(a.shape)} instead of {tuple(b.shape)}"
+        far = float((a - b).norm()) / max(float(b.norm()), 1e-30)
+        if not far <= 5e-3:  # near ties of a maximum may fall the other way
+            return f"{word} differs by {far:.1e} of its norm"
+    return ""
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns what the rows say beside the targets.
+
+    A ratio is the peer's time over ours; to PyG the faster of its two forms counts.
+
+    Returns:
+        "layers": one dict per layer with geometric means and least ratios; "PyG", "DGL": geometric
+        means over all rows; "least": the least ratio to PyG with its layer and graph; "memory": our
+        peak over PyG's, for attention layers on graph a.
+    """
+    lines: list[dict[str, Any]] = []
+    for name in dict.fromkeys(row["layer"] for row in rows):
+        mine = [row for row in rows if row["layer"] == name]
+        line: dict[str, Any] = {"layer": name}
+        for peer in ("PyG", "DGL"):
+            found = [r for row in mine if (r := _ratio(row, peer)) is not None]
+            line[peer] = geometric_mean(found) if found else None
+            line[f"{peer} least"] = min(found, default=None)
+        lines.append(line)
+    every = {p: [r for row in rows if (r := _ratio(row, p)) is not None] for p in ("PyG", "DGL")}
+    least = [(r, row["layer"], row["graph"]) for row in rows if (r := _ratio(row, "PyG"))]
+    memory = {
+        row["layer"]: _memory(row)
+        for row in rows
+        if row["layer"] in ATTENTION and row["graph"].startswith("a ") and _memory(row)
+    }
+    return {
+        "layers": lines,
+        **{peer: geometric_mean(found) if found else None for peer, found in every.items()},
+        "least": min(least, default=None),
+        "memory": memory,
+    }
+
+
+def reuse(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns by class how much faster a layer is on a `Graph` than on an edge_index.
+
+    Args:
+        rows: "rows" of the result of `run`; geometric means over them.
+    """
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if _UNSORTED in row["ms"]:
+            found.setdefault(row["class"], []).append(row["ms"][_UNSORTED] / row["ms"]["gnnlab"])
+    return {name: geometric_mean(ratios) for name, ratios in found.items()}
+
+
+def _ratio(row: Mapping[str, Any], peer: str) -> float | None:
+    times = [t for name, t in row["ms"].items() if name.startswith(peer)]
+    return min(times) / row["ms"]["gnnlab"] if times else None
+
+
+def _memory(row: Mapping[str, Any]) -> float | None:
+    peaks = [m for name, m in row.get("mb", {}).items() if name.startswith("PyG") and m]
+    return row["mb"]["gnnlab"] / min(peaks) if peaks and row["mb"]["gnnlab"] else None
+
+
+def verdicts(found: Mapping[str, Any]) -> list[str]:
+    """Returns a sentence per target of `summary`."""
+    parts = [
+        f"geometric mean over layers and graphs, {peer}'s time over ours: "
+        f"{found[peer]:.2f}, target {TARGETS[peer]:g}: {_hit(found[peer] >= TARGETS[peer])}"
+        for peer in ("PyG", "DGL")
+        if found[peer] is not None
+    ]
+    if found["least"] is not None:
+        ratio, layer, graph = found["least"]
+        parts.append(
+            f"least ratio to PyG: {ratio:.2f} ({layer} on {graph}), target "
+            f"{TARGETS['least']:g}: {_hit(ratio >= TARGETS['least'])}"
+        )
+    if found["memory"]:
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in found["memory"].items())
+        parts.append(
+            f"our peak memory over PyG's on the power-law graph: {shares}, target "
+            f"{TARGETS['memory']:.2f}: {_hit(max(found['memory'].values()) <= TARGETS['memory'])}"
+        )
+    return parts
+
+
+def _hit(reached: bool) -> str:
+    return "hit" if reached else "miss"
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Returns the result of `run` as text."""
+    machine = result["machine"]
+    speeds = ", ".join(f"{name} {value}" for name, value in machine["gb_s"].items())
+    parts = [
+        f"1 thread, backend {machine['backend']}, instruction set {machine['isa']}, {speeds} GB/s",
+        "a training step, CPU time; ratio: the peer's time / ours",
+    ]
+    if result["rows"]:
+        found = summary(result["rows"])
+        shown = rows_of(result["rows"])
+        parts += ["", text_table(shown, list(shown[0])), ""]
+        lines = layers_of(found)
+        parts += [text_table(lines, list(lines[0])), "", *verdicts(found)]
+    parts += [f"skipped {name}: {why}" for name, why in result["skipped"].items()]
+    parts += [f"ERROR {name}: {why}" for name, why in result["errors"].items()]
+    return "\n".join(parts)
+
+
+def rows_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows as cells: milliseconds, ratios and peak memory."""
+    cells = []
+    for row in rows:
+        ms, mb = row["ms"], row.get("mb", {})
+        cells.append(
+            {
+                "layer": row["layer"],
+                "graph": row["graph"],
+                "ms": number(ms["gnnlab"]),
+                **{f"{p} ms": number(ms.get(p)) for p in (_PYG, _SCATTER, _DGL)},
+                "to PyG": number(_ratio(row, "PyG")),
+                "to DGL": number(_ratio(row, "DGL")),
+                "MB": number(mb.get("gnnlab"), 0),
+                **{f"{p} MB": number(mb.get(p), 0) for p in (_PYG, _DGL)},
+            }
+        )
+    kept = [c for c in cells[0] if any(row[c] != "-" for row in cells)]
+    return [{c: row[c] for c in kept} for row in cells]
+
+
+def layers_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the layers of `summary` as cells."""
+    return [
+        {
+            "layer": line["layer"],
+            "to PyG": number(line["PyG"]),
+            "least": number(line["PyG least"]),
+            "to DGL": number(line["DGL"]),
+            "least to DGL": number(line["DGL least"]),
+        }
+        for line in found["layers"]
+    ]
+
+
+def _graphs(quick: bool) -> dict[str, Callable[[], BenchGraph | str]]:
+    """Returns makers of graphs by short name; a maker returns a reason where data is absent."""
+    made: dict[str, Callable[[], BenchGraph | str]] = {
+        name: maker for name, maker in all_graphs(quick).items() if name in "abcd"
+    }
+    from gnnlab.bench.real_graphs import structure
+
+    made["cora"] = lambda: structure("cora")
+    made["pubmed"] = lambda: structure("pubmed")
+    return made
+
+
+def _known(what: str, names: Sequence[str], known: Any) -> tuple[str, ...]:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f'unknown {what} "{name}". Known: {", ".join(known)}.')
+    return tuple(names)
