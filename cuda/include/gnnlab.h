@@ -254,7 +254,7 @@ int gnnlab_partition(const gnnlab_rows* rows, const gnnlab_rows* back, int64_t n
  * gnnlab_found_write has written them, sorted by (target, source), and freed *found. With source
  * NULL it only frees. *found is NULL when there are none, or after a failure.
  *
- * knn: out (num_y, k) holds the k nearest, by (distance, source), then -1 where there are fewer. */
+ * knn: out (num_y, k) holds the k nearest, by (squared distance, source), then -1 where there are fewer. */
 int gnnlab_radius(const double* x, const int64_t* graph_x, int64_t num_x, const double* y,
                   const int64_t* graph_y, int64_t num_y, int64_t num_graphs, int64_t dim, double r,
                   int skip_same, int64_t* indptr, void** found, int threads);

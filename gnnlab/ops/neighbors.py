@@ -124,8 +124,8 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, *, loop: bool = Fa
         tensor([[1, 2, 1],
                 [0, 1, 2]])
 
-    The distance is that of `radius_graph`; of points at the same distance those with the smaller
-    number are nearer. The edges are not differentiable in `x`.
+    The distance is that of `radius_graph`, compared by its square; of points at the same distance
+    those with the smaller number are nearer. The edges are not differentiable in `x`.
     """
     return _edges(knn_table(x, k, batch=batch, loop=loop))
 
@@ -287,12 +287,11 @@ def _radius(
 ) -> Tensor:
     if not r > 0:
         raise ValueError(f"r must be a number above 0, got {r}")
-    library = cpu_library(x)
-    if library is None:
-        if y is None:
-            y, graph_y = x, graph_x
-        return reference_neighbors.radius(x, y, r, graph_x, graph_y, skip_same=skip_same)
     targets = x if y is None else y
+    library = _library_for(x, targets)
+    if library is None:
+        graphs = graph_x, graph_x if y is None else graph_y
+        return reference_neighbors.radius(x, targets, r, *graphs, skip_same=skip_same)
     with _Search(library, x, y, graph_x, graph_y) as given:
         indptr = torch.empty(targets.shape[0] + 1, dtype=torch.int64)
         found, threads = ctypes.c_void_p(), get_num_threads()
@@ -311,6 +310,11 @@ def _radius(
             )
         )
     return edge_index
+
+
+def _library_for(x: Tensor, y: Tensor) -> Library | None:
+    """Returns the library, if there is one and anything to compute (nothing has no address)."""
+    return cpu_library(x) if x.numel() and y.numel() else None
 
 
 class _Search:
@@ -347,7 +351,7 @@ def _run_knn(
 ) -> Tensor:
     x = _finite(x, "x")
     targets = x if y is None else _finite(y, "y")
-    library = cpu_library(x)
+    library = _library_for(x, targets)
     if library is None:
         graphs = graph_x, graph_x if y is None else graph_y
         return reference_neighbors.knn(x, targets, k, *graphs, skip_same=skip_same)
