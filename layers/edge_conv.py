@@ -89,9 +89,9 @@ class DynamicEdgeConv(Layer):
     $$ h_i = \operatorname*{reduce}_{j \in \mathrm{kNN}(x_i)} \mathrm{net}([x_i,\; x_j - x_i]) $$
 
     The k nearest are those of `gnnlab.ops.knn_graph` with ``loop=True``: a node is one of its own,
-    as in the paper's code and in PyG. They are found anew at every call, and are not differentiated.
-    A graph with fewer than k nodes has them all as neighbours, so the number of edges depends on the
-    data: ``torch.compile`` splits at the search.
+    as in the paper's code and in PyG. They are found anew at every call, and are not
+    differentiated. A graph with fewer than k nodes has them all as neighbours, so that the number
+    of edges depends on the data: ``torch.compile`` splits at the search.
 
     Args:
         net: from (E, 2 F) to (E, F').
@@ -131,9 +131,7 @@ class DynamicEdgeConv(Layer):
         self.k = k
         self.reduce = _known("DynamicEdgeConv", reduce)
 
-    def forward(
-        self, x: Nodes, batch: Tensor | tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, x: Nodes, batch: Tensor | tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Returns h, one row per target."""
         if isinstance(x, Tensor):
             if isinstance(batch, tuple):

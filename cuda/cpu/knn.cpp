@@ -2,12 +2,12 @@
 //
 // Algorithm: up to three dimensions a uniform grid (grid.h) with a few points per cell, refined where
 //   points crowd. Rings of cells around the target are searched until no cell outside can hold a nearer
-//   point; once a ring has more cells than the graph points, all points of the graph are. Above that
+//   point; once rings have many cells for the points of the graph, all these are. Above that
 //   all pairs of a graph, in tiles (blocks.h).
 // Ties: by (distance, id), both in what is kept and in its order. Every target writes to its own place,
 //   so the number of threads does not show.
 // Rounding: a ring counts 1e-6 of a cell less than it is, more than the number of a cell can be off.
-// Measured in docs/design/ops.md.
+// Measured by `gnnlab bench neighbors`.
 #include "families.h"
 #include "nearest.h"
 #include "neighbors.h"
@@ -57,7 +57,7 @@ void nearest_of(const Grid<D>& grid, const double* q, int64_t g, int32_t same, i
   for (int32_t ring = 0;; ++ring) {
     double cells = 1;
     for (int d = 0; d < D; ++d) cells *= 2.0 * ring + 1;
-    if (cells > 4.0 * static_cast<double>(last - first) + 64) {
+    if (cells > static_cast<double>(last - first) / 16 + 64) {  // a cell costs as much as many points
       best.start(k);
       scan(first, last);
       return;
@@ -116,28 +116,45 @@ double edge_for(const Box<D>& box, int64_t num, double points) {
   return edge;
 }
 
-// Builds a grid with few points per cell, halving cells where a graph's points crowd together.
+// Builds a grid with few points per cell: smaller cells where a graph's points crowd together. A few
+// steps may change nothing, while all points but a distant one share a cell; if none does, as with
+// many points at one place, the last cells that helped are taken.
 template <int D>
 int build_fine(Grid<D>& grid, const Points& given, int64_t k, int threads) {
-  Scratch<double> edge(given.graphs), mean(given.graphs), before(given.graphs);
-  if (!edge.data || !mean.data || !before.data) return no_memory();
+  constexpr int kPatience = 6;
+  Scratch<double> edge(given.graphs), mean(given.graphs), best(given.graphs), best_edge(given.graphs);
+  Scratch<int32_t> vain(given.graphs);  // steps since the best; kPatience when done
+  if (!edge.data || !mean.data || !best.data || !best_edge.data || !vain.data) return no_memory();
   const double points = max2(2.0, (D == 3 ? 0.25 : 0.3) * static_cast<double>(k));
   for (int64_t g = 0; g < given.graphs; ++g) {
     edge.data[g] = edge_for<D>(grid.box(g), grid.graphs().size(g), points);
-    before.data[g] = kInfinity;
+    best.data[g] = kInfinity;
+    vain.data[g] = 0;
   }
-  for (int round = 0;; ++round) {
+  for (bool last = false;;) {
     const int status = grid.build(edge.data, threads);
-    if (status || round == 30) return status;
+    if (status || last) return status;
     grid.crowding(mean.data);
-    bool again = false;
+    bool again = false, back = false;
     for (int64_t g = 0; g < given.graphs; ++g) {
-      if (!(mean.data[g] > 8 * points) || mean.data[g] > 0.9 * before.data[g]) continue;
-      before.data[g] = mean.data[g];
-      edge.data[g] *= 0.5;
-      again = true;
+      if (vain.data[g] == kPatience) continue;
+      ++vain.data[g];
+      if (mean.data[g] < 0.8 * best.data[g]) {
+        best.data[g] = mean.data[g];
+        best_edge.data[g] = edge.data[g];
+        vain.data[g] = 0;
+      }
+      if (!(mean.data[g] > 8 * points)) vain.data[g] = kPatience;
+      if (vain.data[g] == kPatience) {
+        back |= edge.data[g] != best_edge.data[g];
+        edge.data[g] = best_edge.data[g];
+      } else {
+        edge.data[g] *= min2(0.5, __builtin_exp(__builtin_log(points / mean.data[g]) / D));
+        again = true;
+      }
     }
-    if (!again) return GNNLAB_OK;
+    if (!again && !back) return GNNLAB_OK;
+    last = !again;
   }
 }
 

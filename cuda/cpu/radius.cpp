@@ -8,7 +8,7 @@
 // Rounding: r becomes the least d2 whose root is not below r, so comparing squares is comparing
 //   distances. Cells are 1e-6 wider than r, more than the number of a cell can be off.
 // Reads about 3^d cells * 8 d bytes per point in them from cache, writes 4 and then 16 bytes an edge.
-// Measured in docs/design/ops.md.
+// Measured by `gnnlab bench neighbors`.
 #include "families.h"
 #include "nearest.h"
 #include "neighbors.h"

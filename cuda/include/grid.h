@@ -143,13 +143,18 @@ class Grid {
       if (c >= 0) use(begin_.data[c], begin_.data[c + 1]);
     }
   }
-  // How many points a point of each graph finds in its own cell, on average.
+  // How many points a point of each graph finds in its own cell: the geometric mean, roughly. (A plain
+  // mean would be that of the fullest cell, which may hold many points at one place.)
   void crowding(double* mean) const {
     for (int64_t g = 0; g < graphs_.graphs; ++g) mean[g] = 0;
     each_point([&](int64_t, const Key& k) {
-      row(k, k.at[D - 1], k.at[D - 1], [&](int64_t b, int64_t e) { mean[k.graph] += static_cast<double>(e - b); });
+      row(k, k.at[D - 1], k.at[D - 1], [&](int64_t b, int64_t e) {
+        const int log = 63 - __builtin_clzll(static_cast<uint64_t>(e - b) | 1);
+        mean[k.graph] += log + static_cast<double>(e - b) / static_cast<double>(int64_t{1} << log) - 1;
+      });
     });
-    for (int64_t g = 0; g < graphs_.graphs; ++g) mean[g] /= static_cast<double>(max2<int64_t>(graphs_.size(g), 1));
+    for (int64_t g = 0; g < graphs_.graphs; ++g)
+      mean[g] = __builtin_exp(0.6931471805599453 * mean[g] / static_cast<double>(max2<int64_t>(graphs_.size(g), 1)));
   }
 
   const Box<D>& box(int64_t g) const { return box_.data[g]; }

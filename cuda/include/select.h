@@ -129,12 +129,15 @@ class Pile {
     for (int64_t i = 1; i < n_; ++i) most = max2(most, d_[i]);
     return most;
   }
-  // The k-th least distance: by halving around pivots.
   double kth() {
+    for (int64_t i = 0; i < n_; ++i) work_[0][i] = d_[i];
+    return least(n_, k_);
+  }
+  // The k-th least of the first n numbers of work_[0]: by halving around pivots.
+  double least(int64_t n, int64_t k) {
     double* from = work_[0];
     double* to = work_[1];
-    for (int64_t i = 0; i < n_; ++i) from[i] = d_[i];
-    for (int64_t n = n_, k = k_;;) {  // the k-th least of from[0 .. n)
+    for (;;) {
       const double a = from[0], b = from[n / 2], c = from[n - 1];
       const double pivot = max2(min2(a, b), min2(max2(a, b), c));
       int64_t less = 0, equal = 0;
@@ -158,18 +161,17 @@ class Pile {
   }
   // Of the pairs at distance worst() keeps the `left` least ids.
   void drop_ties(int64_t left) {
-    int32_t* before = reinterpret_cast<int32_t*>(work_[0]);
+    int64_t ties = 0;
     for (int64_t i = 0; i < n_; ++i) {
-      before[i] = -1;
-      if (d_[i] != worst_) continue;
-      before[i] = 0;
-      for (int64_t j = 0; j < n_; ++j) before[i] += (d_[j] == worst_) & (id_[j] < id_[i]);
+      work_[0][ties] = id_[i];
+      ties += d_[i] == worst_;
     }
+    const int32_t last = static_cast<int32_t>(least(ties, left));
     int64_t n = 0;
     for (int64_t i = 0; i < n_; ++i) {
       d_[n] = d_[i];
       id_[n] = id_[i];
-      n += before[i] < left;
+      n += (d_[i] < worst_) | (id_[i] <= last);
     }
     n_ = n;
   }

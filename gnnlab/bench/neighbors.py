@@ -124,7 +124,9 @@ def _scipy(search: str, tree: Any, r: float) -> np.ndarray[Any, Any]:
         return np.concatenate([pairs, pairs[::-1]], 1)
     _, nearest = tree.query(tree.data, NEIGHBORS + 1)
     own = np.arange(len(nearest))[:, None]  # each point finds itself first
-    return np.stack([nearest[:, 1:].ravel(), np.broadcast_to(own, (len(nearest), NEIGHBORS)).ravel()])
+    return np.stack(
+        [nearest[:, 1:].ravel(), np.broadcast_to(own, (len(nearest), NEIGHBORS)).ravel()]
+    )
 
 
 def _numbers(edges: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:

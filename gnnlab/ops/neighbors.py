@@ -262,7 +262,10 @@ def _numbered(*batches: Tensor | None) -> tuple[list[Tensor | None], int]:
     points = sum(b.numel() for b in given)
     if points == 0:
         return [None if b is None else b.long() for b in batches], 1
-    low, high = min(int(b.min()) for b in given if len(b)), max(int(b.max()) for b in given if len(b))
+    low, high = (
+        min(int(b.min()) for b in given if len(b)),
+        max(int(b.max()) for b in given if len(b)),
+    )
     if low < 0:
         raise ValueError(f"batch holds graph {low}; graphs are numbered from 0")
     if high >= 2 * points + 16:  # the search keeps a few numbers per graph

@@ -1,4 +1,4 @@
-"""Neighbour searches in plain torch, all pairs in pieces: definition, oracle, and way on any device."""
+"""Neighbour searches in plain torch, all pairs in pieces: definition, and way on any device."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def squared_distance(a: Tensor, b: Tensor) -> Tensor:
         >>> squared_distance(torch.zeros(2).double(), torch.tensor([[3.0, 4.0]]).double())
         tensor([25.], dtype=torch.float64)
     """
-    total = a.new_zeros(torch.broadcast_shapes(a.shape, b.shape)[:-1])
+    total = a.new_zeros((a[..., :0] + b[..., :0]).shape[:-1])
     for axis in range(a.shape[-1]):
         total = total + (a[..., axis] - b[..., axis]).square()
     return total
