@@ -29,10 +29,11 @@ _SIZES = {False: ((10_000, 9), (100_000, 5), (1_000_000, 3)), True: ((2_000, 3),
 """Numbers of points, each with the number of rounds."""
 _COLUMNS = ["search", "dimensions", "points", "edges", "ms", "scipy ms", "ratio", "target", ""]
 _ABOUT = """Points uniform in a unit square or cube, float64; a radius that gives {k} neighbours on
-average, or the {k} nearest. Both libraries take turns on one thread; milliseconds are CPU time, the
-median of the rounds. All times begin with the positions and end with the edges: scipy makes its tree
-too, by the faster of its two ways, `query_pairs` is followed by a copy with the ends exchanged, and
-its edges are not sorted, while gnnlab's are. That both found the same edges is checked first."""
+average inside, or the {k} nearest. Both libraries take turns on one thread; milliseconds are CPU
+time, the median of the rounds. Times begin with the positions and end with the edges: scipy makes
+its tree too, by the faster of its two ways, `query_pairs` is followed by a copy with the ends
+exchanged, and its edges are not sorted, while gnnlab's are. That both found the same edges is
+checked first."""
 
 Search = Callable[[], np.ndarray[Any, Any]]
 

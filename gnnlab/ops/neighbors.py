@@ -278,7 +278,7 @@ def _numbered(*batches: Tensor | None) -> tuple[list[Tensor | None], int]:
 # ---- searches ------------------------------------------------------------------------------------
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _radius(
     x: Tensor,
     y: Tensor | None,
