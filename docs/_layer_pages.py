@@ -27,12 +27,12 @@ COLUMNS = {
 
 
 def write(docs: Path) -> None:
-    """Writes pictures to `images/layers` and the table to `api/_layer_table.md`."""
+    """Writes pictures to `images/layers` and the table to `api/_layer_table.txt`."""
     for name in layers.__all__:
         words = getattr(getattr(layers, name), "picture", ())
         if words:
             _pictures.write(name, words, docs / "images" / "layers")
-    path, text = docs / "api" / "_layer_table.md", table(docs / "results" / "layers.json")
+    path, text = docs / "api" / "_layer_table.txt", table(docs / "results" / "layers.json")
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 

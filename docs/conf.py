@@ -30,7 +30,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "myst_nb",
 ]
-exclude_patterns = ["_build", "results", "jupyter_execute", "api/_*.md"]
+exclude_patterns = ["_build", "results", "jupyter_execute"]
 nitpicky = True
 default_role = "literal"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gnnlab import data as data
     from gnnlab.checkpoint import load as load
+    from gnnlab.citation import cite as cite
     from gnnlab.comparison import compare as compare
     from gnnlab.errors import (
         CheckpointError as CheckpointError,
@@ -48,6 +49,7 @@ _WHERE = {
     "Split": "gnnlab.task",
     "Task": "gnnlab.task",
     "TrainConfig": "gnnlab.train",
+    "cite": "gnnlab.citation",
     "compare": "gnnlab.comparison",
     "fit": "gnnlab.train",
     "list_tasks": "gnnlab.registry",

@@ -18,7 +18,8 @@ class JumpingKnowledge(nn.Module):
        \text{max: } \max_k h^{(k)} \qquad
        \text{lstm: } \sum_k a_k h^{(k)} $$
 
-    with attention a from a bidirectional LSTM over the layers.
+    with attention a from a bidirectional LSTM over the layers. torch.compile takes "lstm" whole
+    only with ``torch._dynamo.config.allow_rnn``.
 
     Args:
         mode: "cat", "max" or "lstm".

@@ -34,7 +34,9 @@ def test_layers_are_compared_with_pyg_before_they_are_timed(small, tmp_path, cap
     result = json.loads((tmp_path / "l.json").read_text(encoding="utf-8"))
     assert not result["errors"]
     rows = {(row["layer"], row["graph"]): row for row in result["rows"]}
-    assert {"GCN", "GAT", "transformer, edges", "NNConv"} <= {layer for layer, _ in rows}
+    assert {"GCN", "GAT", "transformer, edges", "NNConv", "RGCN", "HGT", "SignedConv"} <= {
+        layer for layer, _ in rows
+    }
     assert set(rows["GAT", "b mesh"]["ms"]) == {"gnnlab", "gnnlab, edge_index", "PyG"}
     page = write_page(tmp_path, tmp_path / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert "### Layers on graph b mesh" in page
@@ -43,7 +45,7 @@ def test_layers_are_compared_with_pyg_before_they_are_timed(small, tmp_path, cap
 def test_a_peer_that_gives_something_else_is_not_timed(small, monkeypatch):
     pytest.importorskip("torch_geometric", reason="torch_geometric is not installed")
 
-    def wrong(name, case, setting, layer, x, more):
+    def wrong(name, case, setting, layer, x, given):
         return {"PyG": (layer, lambda: layer(x, setting.edges) * 2)}
 
     monkeypatch.setattr(bench, "_peer", wrong)
@@ -83,7 +85,7 @@ def test_unknown_names_are_errors(small):
         bench.run(graphs=["cake"])
     with pytest.raises(ConfigError, match=r'unknown peers "jraph". Known: pyg, scatter, dgl'):
         bench.run(compare="jraph")
-    with pytest.raises(ConfigError, match=r'unknown model "MLP". Known: GCN, GAT, APPNP, GIN'):
+    with pytest.raises(ConfigError, match=r'unknown model "MLP". Known: GCN, GAT, APPNP, GIN, f'):
         accuracy.run(only="MLP")
     with pytest.raises(DataError, match=r"no cora.npz in .*Set GNNLAB_DATA"):
         find("cora")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gnnlab.bench.graphs import BenchGraph
 from gnnlab.graph import Graph
+from gnnlab.hetero import HeteroGraph
 from gnnlab.layers import (
     APPNP,
     CGConv,
@@ -22,17 +23,20 @@ from gnnlab.layers import (
     GCNConv,
     GINConv,
     GINEConv,
+    HGTConv,
     LGConv,
     NNConv,
     PNAConv,
     ResGatedGraphConv,
+    RGCNConv,
     SAGEConv,
     SGConv,
+    SignedConv,
     TransformerConv,
 )
 from gnnlab.layers._layer import Layer
 
-__all__ = ["ATTENTION", "LayerCase", "Setting", "cases"]
+__all__ = ["ATTENTION", "Inputs", "LayerCase", "Setting", "cases"]
 
 WIDTH = 64
 """Features of the nodes, and of the results."""
@@ -71,9 +75,71 @@ class Setting:
         """Returns features of the edges."""
         return torch.randn(self.num_edges, width, generator=self.random)
 
+    def kinds(self, count: int) -> Tensor:
+        """Returns a type for each edge, (E,)."""
+        return torch.randint(count, (self.num_edges,), generator=self.random)
+
 
 def _sorted_keys(edge_index: Tensor, graph: BenchGraph) -> Tensor:
     return (edge_index[0] * max(graph.num_src, graph.num_dst) + edge_index[1]).sort().values
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a layer is called with behind x, in the four ways of giving it."""
+
+    ours: tuple[Any, ...]
+    """Sorted once."""
+    unsorted: tuple[Any, ...]
+    """Sorted in every call."""
+    pyg: tuple[Any, ...]
+    more: tuple[Tensor, ...] = ()
+    """What follows DGL's graph and x."""
+    as_given: Callable[[Tensor], Any] = lambda x: x
+    """What becomes of x first."""
+    as_rows: Callable[[Any], Tensor] = lambda h: h
+    """What becomes of the result."""
+
+
+def _plain(setting: Setting, more: tuple[Tensor, ...] = ()) -> Inputs:
+    edge_index = setting.graph.edge_index
+    return Inputs((setting.edges, *more), (edge_index, *more), (edge_index, *more), more)
+
+
+def _typed(setting: Setting) -> Inputs:
+    return _plain(setting, (setting.kinds(_RELATIONS),))
+
+
+def _signed(setting: Setting) -> Inputs:
+    """Every third edge is negative."""
+    negative = setting.kinds(3) == 0
+    size = setting.graph.num_src
+    both = [setting.graph.edge_index[:, kept].contiguous() for kept in (~negative, negative)]
+    return Inputs(tuple(Graph(ends, size) for ends in both), tuple(both), tuple(both))
+
+
+def _two_kinds(setting: Setting) -> Inputs:
+    """The first half of the nodes is of one type, the second of another."""
+    cut, size = setting.graph.num_src // 2, setting.graph.num_src
+    src, dst = setting.graph.edge_index
+    edges = {}
+    for kind in _HALVES[1]:
+        starts = [cut * (name == "v") for name in (kind[0], kind[2])]
+        kept = ((src >= cut) == (kind[0] == "v")) & ((dst >= cut) == (kind[2] == "v"))
+        edges[kind] = torch.stack([src[kept] - starts[0], dst[kept] - starts[1]])
+    graph = HeteroGraph({"u": cut, "v": size - cut}, edges)
+
+    def split(x: Tensor) -> dict[str, Tensor]:
+        return {"u": x[:cut], "v": x[cut:]}
+
+    def joined(h: dict[str, Tensor]) -> Tensor:
+        return torch.cat([h["u"], h["v"]])
+
+    return Inputs((graph,), (edges,), (edges,), (), split, joined)
+
+
+_RELATIONS = 4
+_HALVES = (["u", "v"], [(a, "to", b) for a in "uv" for b in "uv"])
 
 
 @dataclass(frozen=True)
@@ -94,6 +160,15 @@ class LayerCase:
     """Whether DGL takes other degrees on directed graphs: same work, other numbers."""
     cached: bool = False
     """Whether PyG can keep the normalised weights of the graph, as we do."""
+    feed: Callable[[Setting], Inputs] | None = None
+    """How it is called, if not with the edges and perhaps their features."""
+
+    def inputs(self, setting: Setting) -> Inputs:
+        """Returns what the layer is called with behind x."""
+        if self.feed is not None:
+            return self.feed(setting)
+        more = () if self.edge_dim is None else (setting.edge_features(self.edge_dim),)
+        return _plain(setting, more)
 
 
 def _mlp(*widths: int) -> nn.Sequential:
@@ -128,6 +203,14 @@ _CASES = (
     LayerCase("LightGCN", lambda s: LGConv(), pairs=False),
     LayerCase("gated", lambda s: ResGatedGraphConv(_W, _W)),
     LayerCase("CGCNN", lambda s: CGConv(_W, edge_dim=8), edge_dim=8, message=2 * _W + 8),
+    LayerCase("RGCN", lambda s: RGCNConv(_W, _W, _RELATIONS), feed=_typed),
+    LayerCase(
+        "HGT",
+        lambda s: HGTConv(_W, _W, _HALVES, heads=4),
+        pairs=False,
+        feed=_two_kinds,
+    ),
+    LayerCase("SignedConv", lambda s: SignedConv(_W, 32, first=True), pairs=False, feed=_signed),
     LayerCase(
         "NNConv", lambda s: NNConv(16, 16, nn.Linear(4, 256)), edge_dim=4, width=16, message=256
     ),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnlab import ops
-from gnnlab.bench._layer_cases import ATTENTION, LayerCase, Setting, cases
+from gnnlab.bench._layer_cases import ATTENTION, Inputs, LayerCase, Setting, cases
 from gnnlab.bench._machine import Call, bandwidth, clock_of, measure, peak_memory, version
 from gnnlab.bench._text import number
 from gnnlab.bench.graphs import BenchGraph, all_graphs
@@ -151,21 +151,24 @@ class _Job:
         torch.manual_seed(0)
         layer = case.make(setting)
         x = setting.nodes(case.width)
-        more = () if case.edge_dim is None else (setting.edge_features(case.edge_dim),)
-        ends = setting.graph.edge_index
+        given = case.inputs(setting)
+
+        def call(module: nn.Module, *behind: Any) -> Callable[[], Tensor]:
+            return lambda: given.as_rows(module(given.as_given(x), *behind))
+
         found: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {
-            "gnnlab": (layer, lambda: layer(x, setting.edges, *more)),
-            _UNSORTED: (layer, lambda: layer(x, ends, *more)),
+            "gnnlab": (layer, call(layer, *given.ours)),
+            _UNSORTED: (layer, call(layer, *given.unsorted)),
         }
         for name in self.peers:
             try:
-                found.update(_peer(name, case, setting, layer, x, more))
+                found.update(_peer(name, case, setting, layer, x, given))
             except NotImplementedError as error:
                 self.skipped[f"{name}, {case.name}"] = str(error)
         want, calls, firsts = None, {}, {}
         for name, (module, forward) in found.items():
-            call = _step(module, forward, x)
-            result, taken = call.timed(clock_of(wall=False))
+            step = _step(module, forward, x)
+            result, taken = step.timed(clock_of(wall=False))
             if want is None:
                 want = result
             elif not (name == _DGL and case.by_degree and not setting.is_undirected):
@@ -173,7 +176,7 @@ class _Job:
                 if wrong:
                     self.errors[f"{name}, {case.name} on {setting.graph.name}"] = wrong
                     continue
-            calls[name], firsts[name] = call, taken
+            calls[name], firsts[name] = step, taken
             del result
         times = measure(
             calls, firsts, wall=False, repeats=3 if self.quick else 5, over=_OVER, least=2
@@ -190,22 +193,20 @@ class _Job:
 
 
 def _peer(
-    name: str, case: LayerCase, setting: Setting, layer: Any, x: Any, more: tuple[Tensor, ...]
+    name: str, case: LayerCase, setting: Setting, layer: Any, x: Any, given: Inputs
 ) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
     """Returns the peer's layer with our weights, and its forward pass."""
     if name == "dgl":
         theirs = to_dgl(layer)
         graph = dgl_graph(setting.edges, loops=theirs.loops)
-        return {_DGL: (theirs, lambda: theirs(graph, x, *more))}
+        return {_DGL: (theirs, lambda: theirs(graph, x, *given.more))}
     made = layer.to_pyg()
     if case.cached:
         made.cached = True
-    keyword = {} if case.edge_dim is None else {"edge_attr": more[0]}
-    edge_index, with_scatter = setting.graph.edge_index, name == "scatter"
+    with_scatter = name == "scatter"
 
     def forward() -> Tensor:
-        result: Tensor = made(x, edge_index, **keyword)
-        return result
+        return given.as_rows(made(given.as_given(x), *given.pyg))
 
     return {_SCATTER if with_scatter else _PYG: (made, _switched(forward, with_scatter))}
 

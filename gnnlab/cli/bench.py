@@ -129,7 +129,7 @@ def bench_app() -> App:
         quick
             Two runs of a tenth of the epochs.
         only
-            One model: GCN, GAT, APPNP or GIN.
+            One model: GCN, GAT, APPNP, GIN or "GIN, fixed".
         seeds
             Runs per model on Cora.
         out

@@ -36,7 +36,9 @@ def check_layer(
     `EdgePlan`. Checked are: shape and dtype of the result; permutation of nodes and of edges; a
     batch of graphs equals its graphs one by one; isolated nodes and zero edges; gradients against
     finite differences; compiled kernels equal to plain torch; float32, float64 and bf16 autocast;
-    the state_dict round trip; same bits from call to call; a useful repr; a BibTeX `citation`.
+    the state_dict round trip; same bits from call to call; ``torch.compile(fullgraph=True)`` unless
+    the class says ``compiles = False``; the same on a GPU, if there is one; a useful repr; a BibTeX
+    `citation`.
 
     Args:
         make_layer: makes the layer; called several times, each after seeding torch.
@@ -76,6 +78,8 @@ def check_layer(
     _check_backends(case)
     _check_dtypes(case)
     _check_state(case)
+    _check_compiler(case)
+    _check_device(case)
     _check_description(case)
     if bipartite:
         _check_bipartite(case)
@@ -295,6 +299,36 @@ def _check_state(c: _Case) -> None:
     finally:
         torch.use_deterministic_algorithms(before)
     c.require(torch.equal(again, expected), "deterministic algorithms give the same bits")
+
+
+def _check_compiler(c: _Case) -> None:
+    if not getattr(c.layer, "compiles", True):
+        return
+    torch.compiler.reset()  # else many layers in a row count as recompilations of one function
+    weight = () if c.weight is None else (c.weight,)
+    compiled = torch.compile(_Called(c), backend="eager", fullgraph=True)
+    expected = c.call(c.x, c.edge_index, c.weight)
+    for edges, word in (
+        (c.edge_index, "an edge_index"),
+        (Graph(c.edge_index, c.num_nodes), "a Graph"),
+    ):
+        try:
+            out = compiled(c.x, edges, *weight)
+        except (RuntimeError, TypeError) as error:  # Dynamo's errors are RuntimeErrors
+            line = str(error).strip().partition("\n")[0]
+            c.require(False, f"torch.compile(fullgraph=True) takes it with {word}: {line}")
+        c.equal(out, expected, f"torch.compile changes nothing with {word}")
+
+
+def _check_device(c: _Case) -> None:
+    """The same on a GPU, where there is one."""
+    if not torch.cuda.is_available():
+        return
+    expected = c.call(c.x, c.edge_index, c.weight)
+    layer = c.make().double().cuda()
+    weight = None if c.weight is None else c.weight.cuda()
+    out = c.call(c.x.cuda(), c.edge_index.cuda(), weight, layer)
+    c.equal(out.cpu(), expected, "a GPU gives what the CPU gives")
 
 
 def _check_description(c: _Case) -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from gnnlab.layers import (
+    MLP,
     AttentionReadout,
     GraphNorm,
     JumpingKnowledge,
@@ -12,6 +13,7 @@ from gnnlab.layers import (
     PairNorm,
     Readout,
     SoftmaxReadout,
+    TimeEncoder,
 )
 
 BATCH = torch.tensor([0] * 5 + [1] * 2 + [3] * 8)
@@ -142,3 +144,20 @@ def test_errors_name_what_is_wrong():
         JumpingKnowledge("lstm")
     with pytest.raises(ValueError, match='unknown mode "sum"'):
         JumpingKnowledge("sum")
+
+
+@pytest.mark.parametrize(
+    ("module", "given"),
+    [
+        (JumpingKnowledge("cat"), [[torch.randn(5, 4), torch.randn(5, 3)]]),
+        (JumpingKnowledge("max"), [[torch.randn(5, 4), torch.randn(5, 4)]]),
+        (JumpingKnowledge("lstm", dim=4, num_layers=2), [[torch.randn(5, 4), torch.randn(5, 4)]]),
+        (MLP(4, 3, hidden=5), [torch.randn(5, 4)]),
+        (TimeEncoder(6), [torch.rand(5) * 1e9, 3.0]),
+    ],
+    ids=["cat", "max", "lstm", "MLP", "TimeEncoder"],
+)
+def test_what_has_no_edges_compiles_whole_too(module, given):
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    with torch._dynamo.config.patch(allow_rnn=True):  # torch leaves LSTMs out by default
+        torch.testing.assert_close(compiled(*given), module(*given))
