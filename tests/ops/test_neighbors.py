@@ -279,6 +279,13 @@ def test_the_table_has_a_fixed_shape_and_compiles(backend):
     assert torch.equal(compiled(x), knn_table(x, 5) + 1)
 
 
+def test_torchs_own_check_of_the_operator_passes():
+    x, y, batch = uniform(12, 3), uniform(5, 3), torch.arange(12) % 2
+    own = neighbors._KNN._registered
+    torch.library.opcheck(own, (x, y, None, None, 4, False))
+    torch.library.opcheck(own, (x, None, batch, None, 4, True))
+
+
 def test_memory_grows_with_the_points_not_with_the_box():
     """A fine grid over a wide box, and crowded points, in a process that may not take 1 GB."""
     code = """
