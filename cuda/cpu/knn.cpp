@@ -187,6 +187,11 @@ int knn_grid(const Points& given, int64_t k, int64_t* out, int threads) {
 #pragma omp for schedule(dynamic, 1024)
     for (int64_t p = 0; p < given.num_y; ++p) {
       const int64_t t = given.y ? p : grid.id()[p];
+      if (!given.y && p + 8 < given.num_y) {  // targets come by cell: from anywhere
+        const int64_t ahead = grid.id()[p + 8];
+        __builtin_prefetch(given.target(ahead));
+        for (int64_t i = 0; i < min2<int64_t>(k, 32); i += 8) __builtin_prefetch(out + ahead * k + i, 1);
+      }
       if (few) answer(t, pile); else answer(t, heap);
     }
   }

@@ -133,6 +133,10 @@ int radius_grid(const Points& given, double r, int64_t* counts, Found** result, 
   const bool done = fill(*found, team, [&](Piece& piece) {
     for (int64_t p = piece.first; p < piece.last; ++p) {
       const int64_t t = found->order[p], from = piece.ids.size;
+      if (p + 16 < piece.last) {
+        __builtin_prefetch(counts + found->order[p + 16], 1);
+        __builtin_prefetch(given.target(found->order[p + 16]));
+      }
       if (!radius_of<D>(grid, given.target(t), given.graph(t), given.same(t), limit, piece.ids)) return false;
       if (!close_list(piece, from, counts + t)) return false;
     }
@@ -219,9 +223,17 @@ int found_write(void* handle, const int64_t* indptr, int64_t* source, int64_t* t
     advise_huge_pages(target, 8 * edges);
     const int team = useful_threads(threads, 4 * edges);
     fill(*found, team, [&](Piece& piece) {
-      const int32_t* id = piece.ids.data;
+      const int32_t *id = piece.ids.data, *order = found->order;
       for (int64_t p = piece.first; p < piece.last; ++p) {
-        const int64_t t = found->order[p];
+        const int64_t t = order[p];
+        if (p + 32 < piece.last) {  // the places are far from one another
+          __builtin_prefetch(indptr + order[p + 32]);
+          const int64_t ahead = indptr[order[p + 16]];
+          for (int64_t line = 0; line < 24; line += 8) {
+            __builtin_prefetch(source + ahead + line, 1);
+            __builtin_prefetch(target + ahead + line, 1);
+          }
+        }
         for (int64_t e = indptr[t]; e < indptr[t + 1]; ++e) {
           source[e] = *id++;
           target[e] = t;

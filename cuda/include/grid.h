@@ -124,8 +124,10 @@ class Grid {
       pos_.data[D * num_ + i] = 0;
       id_.data[num_ + i] = 0;
     }
-    for (int64_t p = 0; p < num_; ++p)
+    for (int64_t p = 0; p < num_; ++p) {
+      if (p + 16 < num_) __builtin_prefetch(x_ + D * static_cast<int64_t>(id_.data[p + 16]));
       for (int d = 0; d < D; ++d) pos_.data[d * num_ + p] = x_[D * static_cast<int64_t>(id_.data[p]) + d];
+    }
     return GNNLAB_OK;
   }
 
