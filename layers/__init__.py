@@ -14,7 +14,7 @@ from gnnlab.layers.decoders import (
     MLPDecoder,
 )
 from gnnlab.layers.drop_edge import DropEdge, edge_dropout_weight
-from gnnlab.layers.edge_conv import EdgeConv
+from gnnlab.layers.edge_conv import DynamicEdgeConv, EdgeConv
 from gnnlab.layers.gat import GATConv
 from gnnlab.layers.gated import ResGatedGraphConv
 from gnnlab.layers.gatv2 import GATv2Conv
@@ -58,6 +58,7 @@ __all__ = [
     "DeepStack",
     "DistMultDecoder",
     "DropEdge",
+    "DynamicEdgeConv",
     "EdgeConv",
     "EdgeModulatedAttention",
     "Events",

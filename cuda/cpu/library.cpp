@@ -425,3 +425,42 @@ GNNLAB_API int gnnlab_partition(const gnnlab_rows* rows, const gnnlab_rows* back
     return k.partition(rows, back, num_parts, capacity, passes, part);
   });
 }
+
+namespace {
+bool bad_points(const void* x, const void* graph_x, int64_t num_x, const void* y, const void* graph_y,
+                int64_t num_y, int64_t num_graphs, int64_t dim) {
+  const bool lone = num_graphs == 1 && !graph_x && !graph_y;
+  const bool lacks_graph = !lone && ((num_x > 0 && !graph_x) || (y && num_y > 0 && !graph_y));
+  return num_x < 0 || num_y < 0 || num_graphs < 0 || dim < 0 || (num_x > 0 && !x) || lacks_graph ||
+         (!y && num_y != num_x);
+}
+}  // namespace
+
+GNNLAB_API int gnnlab_radius(const double* x, const int64_t* graph_x, int64_t num_x, const double* y,
+                             const int64_t* graph_y, int64_t num_y, int64_t num_graphs, int64_t dim,
+                             double r, int skip_same, int64_t* indptr, void** found, int threads) {
+  if (bad_points(x, graph_x, num_x, y, graph_y, num_y, num_graphs, dim) || !(r > 0) || !indptr || !found)
+    return refuse("gnnlab_radius");
+  return guarded([&](const Kernels& k) {
+    return k.radius(x, graph_x, num_x, y, graph_y, num_y, num_graphs, dim, r, skip_same, indptr, found,
+                    threads);
+  });
+}
+
+GNNLAB_API int gnnlab_found_write(void* found, const int64_t* indptr, int64_t* source, int64_t* target,
+                                  int threads) {
+  if (!found) return GNNLAB_OK;
+  if (source && (!indptr || !target)) return refuse("gnnlab_found_write");
+  return guarded([&](const Kernels& k) { return k.found_write(found, indptr, source, target, threads); });
+}
+
+GNNLAB_API int gnnlab_knn(const double* x, const int64_t* graph_x, int64_t num_x, const double* y,
+                          const int64_t* graph_y, int64_t num_y, int64_t num_graphs, int64_t dim,
+                          int64_t k, int skip_same, int64_t* out, int threads) {
+  if (bad_points(x, graph_x, num_x, y, graph_y, num_y, num_graphs, dim) || k < 0 ||
+      (!out && k > 0 && num_y > 0))
+    return refuse("gnnlab_knn");
+  return guarded([&](const Kernels& kernels) {
+    return kernels.knn(x, graph_x, num_x, y, graph_y, num_y, num_graphs, dim, k, skip_same, out, threads);
+  });
+}

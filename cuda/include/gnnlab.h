@@ -243,6 +243,27 @@ int gnnlab_sample_number(void* table, int64_t slots, int hashed, int64_t base, v
 int gnnlab_partition(const gnnlab_rows* rows, const gnnlab_rows* back, int64_t num_parts,
                      int64_t capacity, int64_t passes, int64_t* part);
 
+/* Points that lie near one another. x (num_x, dim) holds the points that are found, y (num_y, dim)
+ * those that look for them, both finite float64 and contiguous; y NULL: the points x themselves.
+ * graph_x and graph_y: the graph of each point, 0 <= graph < num_graphs, in any order; NULL when
+ * num_graphs is 1. A point finds points of its own graph only. The distance is the root of the sum
+ * of squared differences, added in order of dimension, in float64.
+ * skip_same: leave out pairs of equal position in x and y (a point and itself).
+ *
+ * radius: all pairs closer than r. indptr (num_y + 1) counts them; *found holds them until
+ * gnnlab_found_write has written them, sorted by (target, source), and freed *found. With source
+ * NULL it only frees. *found is NULL when there are none, or after a failure.
+ *
+ * knn: out (num_y, k) holds the k nearest, by (squared distance, source), then -1 where there are fewer. */
+int gnnlab_radius(const double* x, const int64_t* graph_x, int64_t num_x, const double* y,
+                  const int64_t* graph_y, int64_t num_y, int64_t num_graphs, int64_t dim, double r,
+                  int skip_same, int64_t* indptr, void** found, int threads);
+int gnnlab_found_write(void* found, const int64_t* indptr, int64_t* source, int64_t* target,
+                       int threads);
+int gnnlab_knn(const double* x, const int64_t* graph_x, int64_t num_x, const double* y,
+               const int64_t* graph_y, int64_t num_y, int64_t num_graphs, int64_t dim, int64_t k,
+               int skip_same, int64_t* out, int threads);
+
 #ifdef __cplusplus
 }
 #endif

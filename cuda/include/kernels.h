@@ -33,7 +33,10 @@
   use(sample_count)         \
   use(sample_draw)          \
   use(sample_number)        \
-  use(partition)
+  use(partition)            \
+  use(radius)               \
+  use(found_write)          \
+  use(knn)
 
 namespace gnnlab {
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gnnlab.bench import _layers_page, accuracy
+from gnnlab.bench import _layers_page, accuracy, neighbors
 from gnnlab.bench._ops_page import IMAGE, section
 from gnnlab.bench._sampling_page import section as sampling_section
 from gnnlab.bench.plot import draw
@@ -289,6 +289,13 @@ def _sampling(result: Result) -> str:
     return sampling_section(result, _made_by(result))
 
 
+# ---- neighbour searches -----------------------------------------------------------------------
+
+
+def _neighbors(result: Result) -> str:
+    return neighbors.section(result, _made_by(result))
+
+
 # ---- start-up --------------------------------------------------------------------------------
 
 
@@ -338,6 +345,7 @@ _SECTIONS = {
     "accuracy": _accuracy,
     "imdb": _imdb,
     "layers": _layers,
+    "neighbors": _neighbors,
     "ops": _ops,
     "sampling": _sampling,
     "startup": _startup,

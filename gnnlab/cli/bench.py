@@ -162,6 +162,27 @@ def bench_app() -> App:
         return _bench_done(bench.run(quick, progress=not quiet), bench.table, out, json)
 
     @app.command
+    def neighbors(
+        *,
+        quick: Annotated[bool, Parameter(negative="")] = False,
+        out: Path | None = None,
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> int:
+        """Time radius and k-NN searches against scipy's k-d tree, equality checked first.
+
+        Parameters
+        ----------
+        quick
+            2,000 points only: seconds.
+        out
+            JSON file to write.
+        """
+        from gnnlab.bench import neighbors as bench
+
+        return _bench_done(bench.run(quick, progress=not quiet), bench.table, out, json)
+
+    @app.command
     def startup(*, out: Path | None = None, json: Json = False) -> int:
         """Time imports and --help in fresh processes.
 

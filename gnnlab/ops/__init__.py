@@ -9,6 +9,8 @@ from gnnlab.ops._library import Backend, Status, backend, status, use_backend
 from gnnlab.ops.attention import attention_aggregate, gat_aggregate, gatv2_aggregate
 from gnnlab.ops.gather import gather
 from gnnlab.ops.messages import gated_aggregate, relu_aggregate
+from gnnlab.ops.neighbor_list import NeighborList
+from gnnlab.ops.neighbors import knn, knn_graph, knn_table, radius, radius_graph
 from gnnlab.ops.partition import partition
 from gnnlab.ops.plan import EdgePlan
 from gnnlab.ops.sample import Hops, Neighbors, sample_hops, sample_neighbors
@@ -27,6 +29,7 @@ __all__ = [
     "Backend",
     "EdgePlan",
     "Hops",
+    "NeighborList",
     "Neighbors",
     "Status",
     "attention_aggregate",
@@ -36,7 +39,12 @@ __all__ = [
     "gated_aggregate",
     "gather",
     "gatv2_aggregate",
+    "knn",
+    "knn_graph",
+    "knn_table",
     "partition",
+    "radius",
+    "radius_graph",
     "relu_aggregate",
     "sample_hops",
     "sample_neighbors",

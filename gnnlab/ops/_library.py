@@ -61,6 +61,9 @@ _SIGNATURES: dict[str, list[Any]] = {
     "sample_draw": [_P, _P, _L, _L, _I, _U, _L, _P, _P, _P, _I],
     "sample_number": [_P, _L, _I, _L, _P, _I, _L, _P, _P],
     "partition": [_P, _P, _L, _L, _L, _P],
+    "radius": [_P, _P, _L, _P, _P, _L, _L, _L, _D, _I, _P, ctypes.POINTER(_P), _I],
+    "found_write": [_P, _P, _P, _P, _I],
+    "knn": [_P, _P, _L, _P, _P, _L, _L, _L, _L, _I, _P, _I],
 }
 
 
