@@ -60,7 +60,7 @@ python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|np|numpy|nn|collections|pathlib|typing|sphinx|os)\..*"),
     (r"py:.*", r"(list\[)?dict\[str"),
-    (r"py:.*", r"gnnlab\.(config\.T|ops\.plan\.Fact)"),
+    (r"py:.*", r"gnnlab\.(config\.T|ops\.plan\.Fact|hetero\.Fact|layers\.drop_edge\.Given)"),
     # Names of inner modules, which stand in signatures but have no page.
     (
         r"py:.*",

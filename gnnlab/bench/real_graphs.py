@@ -1,7 +1,7 @@
 """Small real graphs that layers are judged on: read from files that users bring, never shipped.
 
-Files are `.npz` of plain arrays under `$GNNLAB_DATA/graphs` (or `$GNNLAB_DATA`, or the cache
-folder): undirected edges stored once, features as CSR arrays, node ids from 0.
+Files are `.npz` of plain arrays in the folder GNNLAB_DATA, in its part graphs, or in the cache
+folder: undirected edges stored once, features as CSR arrays, node ids from 0.
 """
 
 from __future__ import annotations

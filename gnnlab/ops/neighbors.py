@@ -27,7 +27,7 @@ def radius_graph(
     loop: bool = False,
     max_edges: int | None = None,
 ) -> Tensor:
-    r"""Joins all points that are closer than `r`: an edge j -> i wherever |x_i - x_j| < r.
+    r"""Joins all points that are closer than `r`: an edge j -> i where the distance is below r.
 
     Args:
         x: positions.
