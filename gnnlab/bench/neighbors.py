@@ -51,7 +51,9 @@ def run(quick: bool = False, *, progress: bool = False) -> dict[str, Any]:
     try:
         tree = importlib.import_module("scipy.spatial").cKDTree
     except ImportError:
-        raise MissingExtraError("gnnlab bench neighbors needs scipy: pip install scipy") from None
+        raise MissingExtraError(
+            "gnnlab bench neighbors needs scipy: pip install 'gnnlab[bench]'"
+        ) from None
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = []
