@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from functools import reduce as fold
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from gnnlab.errors import MissingExtraError
 from gnnlab.hetero import EdgeType
 from gnnlab.layers._hetero import HeteroEdges, pairs_of
 from gnnlab.layers._layer import Layer
+
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.11
 
 __all__ = ["HeteroConv"]
 

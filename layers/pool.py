@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from gnnlab.graph import Graph
 from gnnlab.ops import EdgePlan, gather, scatter, spmm
+
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.11
 
 __all__ = ["BistrideTransfer", "pool", "unpool"]
 
