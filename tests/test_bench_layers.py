@@ -128,6 +128,16 @@ def test_models_learn_what_features_and_edges_say(small, tmp_path, name):
     )
 
 
+def test_an_epoch_on_cora_has_the_same_loss_everywhere(small, tmp_path):
+    pytest.importorskip("torch_geometric", reason="torch_geometric is not installed")
+    write_cora(tmp_path)
+    result = bench.run(quick=True, compare="pyg", graphs=["cora"], only="epoch")
+    assert [row["model"] for row in result["epochs"]] == ["GCN", "GAT", "GIN"]
+    assert all(set(row["ms"]) == {"gnnlab", "PyG"} for row in result["epochs"])
+    assert not result["rows"]
+    assert "a training epoch of two layers on Cora" in bench.table(result)
+
+
 def test_folds_hold_every_graph_once_and_share_the_classes():
     import numpy as np
 

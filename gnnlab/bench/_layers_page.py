@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gnnlab.bench.layers import layers_of, rows_of, summary, verdicts
+from gnnlab.bench._layers_summary import epochs_of, layers_of, rows_of, summary, verdicts
 from gnnlab.report import markdown_table
 
 __all__ = ["section"]
@@ -35,6 +35,12 @@ def section(result: Mapping[str, Any], made_by: str) -> str:
         "\n".join(f"- {line}" for line in verdicts(found)),
         markdown_table(lines, list(lines[0])),
     ]
+    cells = epochs_of(result.get("epochs", ()))
+    if cells:
+        parts.append(
+            "A training epoch of two layers on Cora with its 1,433 features, Adam included:"
+        )
+        parts.append(markdown_table(cells, list(cells[0])))
     for graph in dict.fromkeys(row["graph"] for row in result["rows"]):
         cells = rows_of([row for row in result["rows"] if row["graph"] == graph])
         columns = [c for c in cells[0] if c != "graph"]

@@ -19,39 +19,34 @@ import torch
 from torch import Tensor, nn
 
 from gnnlab import ops
-from gnnlab.bench._layer_cases import ATTENTION, Inputs, LayerCase, Setting, cases
+from gnnlab.bench._epochs import epochs
+from gnnlab.bench._layer_cases import Inputs, LayerCase, Setting, cases
+from gnnlab.bench._layers_summary import (
+    DGL,
+    PYG,
+    SCATTER,
+    UNSORTED,
+    epochs_of,
+    layers_of,
+    reuse,
+    rows_of,
+    summary,
+    verdicts,
+)
 from gnnlab.bench._machine import Call, bandwidth, clock_of, measure, observed, version
-from gnnlab.bench._text import number
 from gnnlab.bench.graphs import BenchGraph, all_graphs
-from gnnlab.bench.targets import geometric_mean
 from gnnlab.compat.dgl import dgl_graph, to_dgl
 from gnnlab.errors import ConfigError
 from gnnlab.experiment import environment
 from gnnlab.report import text_table
 
-__all__ = [
-    "PEERS",
-    "TARGETS",
-    "layers_of",
-    "reuse",
-    "rows_of",
-    "run",
-    "summary",
-    "table",
-    "verdicts",
-]
+__all__ = ["PEERS", "reuse", "run", "summary", "table", "verdicts"]
 
 PEERS = {"pyg": "torch-geometric", "scatter": "torch-scatter", "dgl": "dgl"}
 """Name on the command line: the package."""
 
-TARGETS = {"PyG": 4.0, "DGL": 2.0, "least": 1.0, "memory": 1 / 3}
-"""Geometric means over layers and graphs; least ratio to PyG; memory of attention on graph a."""
-
 _LARGEST = 4 << 30
 """Bytes of the largest array of messages that is measured."""
-
-_PYG, _SCATTER, _DGL = "PyG", "PyG, torch_scatter", "DGL"
-_UNSORTED = "gnnlab, edge_index"  # ours when it must sort the edges in every call
 
 
 def run(
@@ -69,12 +64,13 @@ def run(
         compare: pyg, scatter, dgl, separated by commas, or "all"; what is not installed is skipped.
         graphs: short names: a, b, c, d (`gnnlab.bench.graphs`), cora, pubmed (real; skipped when
             they are not under $GNNLAB_DATA/graphs).
-        only: layers whose name contains this.
+        only: layers whose name contains this; "epoch" is the training epoch on Cora.
         progress: a line per graph on stderr.
 
     Returns:
         A dict that can be written as JSON: "kind", "command", "environment", "machine", "rows" (one
-        per layer and graph), "skipped" and "errors" (peers whose result differs).
+        per layer and graph), "epochs" (one per model on Cora), "skipped", and "errors" (peers whose
+        result differs).
 
     Raises:
         ConfigError: for unknown names of peers or graphs.
@@ -102,6 +98,9 @@ def run(
                 skipped[name] = graph
                 continue
             job.measure(graph, only)
+            if name == "cora" and only in "epoch":
+                turns = 5 if quick else 40
+                job.epochs = epochs(job.peers, turns, _switched)
             if progress:
                 taken = time.perf_counter() - start
                 print(f"graph {name}: {taken:.0f} s", file=sys.stderr, flush=True)
@@ -124,6 +123,7 @@ def run(
         "seconds": round(time.perf_counter() - begin),
         "skipped": skipped,
         "errors": job.errors,
+        "epochs": job.epochs,
         "rows": job.rows,
     }
 
@@ -134,6 +134,7 @@ class _Job:
     def __init__(self, quick: bool, peers: Sequence[str], skipped: dict[str, str]) -> None:
         self.quick, self.peers, self.skipped = quick, peers, skipped
         self.rows: list[dict[str, Any]] = []
+        self.epochs: list[dict[str, Any]] = []
         self.errors: dict[str, str] = {}
 
     def measure(self, graph: BenchGraph, only: str) -> None:
@@ -157,7 +158,7 @@ class _Job:
 
         found: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {
             "gnnlab": (layer, call(layer, *given.ours)),
-            _UNSORTED: (layer, call(layer, *given.unsorted)),
+            UNSORTED: (layer, call(layer, *given.unsorted)),
         }
         for name in self.peers:
             try:
@@ -170,7 +171,7 @@ class _Job:
             result, taken, peak = observed(step, clock_of(wall=False))
             if want is None:
                 want = result
-            elif not (name == _DGL and case.by_degree and not setting.is_undirected):
+            elif not (name == DGL and case.by_degree and not setting.is_undirected):
                 wrong = _differs(result, want)
                 if wrong:
                     self.errors[f"{name}, {case.name} on {setting.graph.name}"] = wrong
@@ -185,7 +186,7 @@ class _Job:
         }
         row["ms"] = {name: float(f"{t.median:.4g}") for name, t in times.items()}
         if setting.num_edges * case.width * 4 >= 1 << 24:
-            row["mb"] = {name: peak for name, peak in peaks.items() if name != _UNSORTED}
+            row["mb"] = {name: peak for name, peak in peaks.items() if name != UNSORTED}
         return row
 
 
@@ -196,7 +197,7 @@ def _peer(
     if name == "dgl":
         theirs = to_dgl(layer)
         graph = dgl_graph(setting.edges, loops=theirs.loops)
-        return {_DGL: (theirs, lambda: theirs(graph, x, *given.more))}
+        return {DGL: (theirs, lambda: theirs(graph, x, *given.more))}
     made = layer.to_pyg()
     if case.cached:
         made.cached = True
@@ -205,20 +206,20 @@ def _peer(
     def forward() -> Tensor:
         return given.as_rows(made(given.as_given(x), *given.pyg))
 
-    return {_SCATTER if with_scatter else _PYG: (made, _switched(forward, with_scatter))}
+    return {SCATTER if with_scatter else PYG: (made, _switched(forward, with_scatter))}
 
 
-def _switched(forward: Callable[[], Tensor], on: bool) -> Callable[[], Tensor]:
+def _switched(forward: Callable[..., Tensor], on: bool) -> Callable[..., Tensor]:
     """Returns the call with PyG's use of torch_scatter on or off."""
     typing: Any = importlib.import_module("torch_geometric.typing")
 
-    def call() -> Tensor:
-        before = typing.WITH_TORCH_SCATTER
-        typing.WITH_TORCH_SCATTER = on
+    def call(*given: Tensor) -> Tensor:
+        before = typing.WITH_TORCHSCATTER
+        typing.WITH_TORCHSCATTER = on
         try:
-            return forward()
+            return forward(*given)
         finally:
-            typing.WITH_TORCH_SCATTER = before
+            typing.WITH_TORCHSCATTER = before
 
     return call
 
@@ -252,90 +253,6 @@ def _differs(found: tuple[Tensor, Tensor], want: tuple[Tensor, Tensor]) -> str:
     return ""
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns what the rows say beside the targets.
-
-    A ratio is the peer's time over ours; to PyG the faster of its two forms counts.
-
-    Returns:
-        "layers": one dict per layer with geometric means and least ratios; "PyG", "DGL": geometric
-        means over all rows; "least": the least ratio to PyG with its layer and graph; "memory": our
-        peak over PyG's, for attention layers on graph a.
-    """
-    lines: list[dict[str, Any]] = []
-    for name in dict.fromkeys(row["layer"] for row in rows):
-        mine = [row for row in rows if row["layer"] == name]
-        line: dict[str, Any] = {"layer": name}
-        for peer in ("PyG", "DGL"):
-            found = [r for row in mine if (r := _ratio(row, peer)) is not None]
-            line[peer] = geometric_mean(found) if found else None
-            line[f"{peer} least"] = min(found, default=None)
-        lines.append(line)
-    every = {p: [r for row in rows if (r := _ratio(row, p)) is not None] for p in ("PyG", "DGL")}
-    least = [(r, row["layer"], row["graph"]) for row in rows if (r := _ratio(row, "PyG"))]
-    memory = {
-        row["layer"]: _memory(row)
-        for row in rows
-        if row["layer"] in ATTENTION and row["graph"].startswith("a ") and _memory(row)
-    }
-    return {
-        "layers": lines,
-        **{peer: geometric_mean(found) if found else None for peer, found in every.items()},
-        "least": min(least, default=None),
-        "memory": memory,
-    }
-
-
-def reuse(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Returns by class how much faster a layer is on a `Graph` than on an edge_index.
-
-    Args:
-        rows: "rows" of the result of `run`; geometric means over them.
-    """
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        if _UNSORTED in row["ms"]:
-            found.setdefault(row["class"], []).append(row["ms"][_UNSORTED] / row["ms"]["gnnlab"])
-    return {name: geometric_mean(ratios) for name, ratios in found.items()}
-
-
-def _ratio(row: Mapping[str, Any], peer: str) -> float | None:
-    times = [t for name, t in row["ms"].items() if name.startswith(peer)]
-    return min(times) / row["ms"]["gnnlab"] if times else None
-
-
-def _memory(row: Mapping[str, Any]) -> float | None:
-    peaks = [m for name, m in row.get("mb", {}).items() if name.startswith("PyG") and m]
-    return row["mb"]["gnnlab"] / min(peaks) if peaks and row["mb"]["gnnlab"] else None
-
-
-def verdicts(found: Mapping[str, Any]) -> list[str]:
-    """Returns a sentence per target of `summary`."""
-    parts = [
-        f"geometric mean over layers and graphs, {peer}'s time over ours: "
-        f"{found[peer]:.2f}, target {TARGETS[peer]:g}: {_hit(found[peer] >= TARGETS[peer])}"
-        for peer in ("PyG", "DGL")
-        if found[peer] is not None
-    ]
-    if found["least"] is not None:
-        ratio, layer, graph = found["least"]
-        parts.append(
-            f"least ratio to PyG: {ratio:.2f} ({layer} on {graph}), target "
-            f"{TARGETS['least']:g}: {_hit(ratio >= TARGETS['least'])}"
-        )
-    if found["memory"]:
-        shares = ", ".join(f"{name} {share:.2f}" for name, share in found["memory"].items())
-        parts.append(
-            f"our peak memory over PyG's on the power-law graph: {shares}, target "
-            f"{TARGETS['memory']:.2f}: {_hit(max(found['memory'].values()) <= TARGETS['memory'])}"
-        )
-    return parts
-
-
-def _hit(reached: bool) -> str:
-    return "hit" if reached else "miss"
-
-
 def table(result: Mapping[str, Any]) -> str:
     """Returns the result of `run` as text."""
     machine = result["machine"]
@@ -350,44 +267,12 @@ def table(result: Mapping[str, Any]) -> str:
         parts += ["", text_table(shown, list(shown[0])), ""]
         lines = layers_of(found)
         parts += [text_table(lines, list(lines[0])), "", *verdicts(found)]
+    cells = epochs_of(result.get("epochs", ()))
+    if cells:
+        parts += ["", "a training epoch of two layers on Cora", text_table(cells, list(cells[0]))]
     parts += [f"skipped {name}: {why}" for name, why in result["skipped"].items()]
     parts += [f"ERROR {name}: {why}" for name, why in result["errors"].items()]
     return "\n".join(parts)
-
-
-def rows_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rows as cells: milliseconds, ratios and peak memory."""
-    cells = []
-    for row in rows:
-        ms, mb = row["ms"], row.get("mb", {})
-        cells.append(
-            {
-                "layer": row["layer"],
-                "graph": row["graph"],
-                "ms": number(ms["gnnlab"]),
-                **{f"{p} ms": number(ms.get(p)) for p in (_PYG, _SCATTER, _DGL)},
-                "to PyG": number(_ratio(row, "PyG")),
-                "to DGL": number(_ratio(row, "DGL")),
-                "MB": number(mb.get("gnnlab"), 0),
-                **{f"{p} MB": number(mb.get(p), 0) for p in (_PYG, _DGL)},
-            }
-        )
-    kept = [c for c in cells[0] if any(row[c] != "-" for row in cells)]
-    return [{c: row[c] for c in kept} for row in cells]
-
-
-def layers_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the layers of `summary` as cells."""
-    return [
-        {
-            "layer": line["layer"],
-            "to PyG": number(line["PyG"]),
-            "least": number(line["PyG least"]),
-            "to DGL": number(line["DGL"]),
-            "least to DGL": number(line["DGL least"]),
-        }
-        for line in found["layers"]
-    ]
 
 
 def _graphs(quick: bool) -> dict[str, Callable[[], BenchGraph | str]]:
