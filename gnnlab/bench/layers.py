@@ -214,12 +214,12 @@ def _switched(forward: Callable[..., Tensor], on: bool) -> Callable[..., Tensor]
     typing: Any = importlib.import_module("torch_geometric.typing")
 
     def call(*given: Tensor) -> Tensor:
-        before = typing.WITH_TORCHSCATTER
-        typing.WITH_TORCHSCATTER = on
+        before = typing.WITH_TORCH_SCATTER
+        typing.WITH_TORCH_SCATTER = on
         try:
             return forward(*given)
         finally:
-            typing.WITH_TORCHSCATTER = before
+            typing.WITH_TORCH_SCATTER = before
 
     return call
 
