@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gnnlab.bench._layers_summary import epochs_of, layers_of, rows_of, summary, verdicts
+from gnnlab.bench._layers_summary import (
+    epochs_of,
+    layers_of,
+    rows_of,
+    summary,
+    verdicts,
+    without_rewritten,
+)
 from gnnlab.report import markdown_table
 
 __all__ = ["section"]
@@ -32,7 +39,7 @@ def section(result: Mapping[str, Any], made_by: str) -> str:
         "## Layers",
         _ABOUT,
         f"{made_by}\n- peers: {peers}",
-        "\n".join(f"- {line}" for line in verdicts(found)),
+        "\n".join(f"- {line}" for line in [*verdicts(found), without_rewritten(result["rows"])]),
         markdown_table(lines, list(lines[0])),
     ]
     cells = epochs_of(result.get("epochs", ()))
@@ -41,6 +48,9 @@ def section(result: Mapping[str, Any], made_by: str) -> str:
             "A training epoch of two layers on Cora with its 1,433 features, Adam included:"
         )
         parts.append(markdown_table(cells, list(cells[0])))
+        for part in result.get("parts", ()):
+            if "command" in part:
+                parts.append(f"Epochs are from `{part['command']}`, commit {part['git_commit']}.")
     for graph in dict.fromkeys(row["graph"] for row in result["rows"]):
         cells = rows_of([row for row in result["rows"] if row["graph"] == graph])
         columns = [c for c in cells[0] if c != "graph"]

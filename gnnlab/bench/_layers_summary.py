@@ -21,6 +21,7 @@ __all__ = [
     "rows_of",
     "summary",
     "verdicts",
+    "without_rewritten",
 ]
 
 TARGETS = {"PyG": 4.0, "DGL": 2.0, "least": 1.0, "memory": 1 / 3}
@@ -85,6 +86,16 @@ def _ratio(row: Mapping[str, Any], peer: str) -> float | None:
 def _memory(row: Mapping[str, Any]) -> float | None:
     peaks = [m for name, m in row.get("mb", {}).items() if name.startswith("PyG") and m]
     return row["mb"]["gnnlab"] / min(peaks) if peaks and row["mb"]["gnnlab"] else None
+
+
+_REWRITTEN = ("NNConv", "EdgeConv, linear")  # by factors, since no message is left
+
+
+def without_rewritten(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what the geometric means are without the layers whose equations are rewritten."""
+    found = summary([row for row in rows if row["layer"] not in _REWRITTEN])
+    means = [f"{found[peer]:.2f} ({peer})" for peer in ("PyG", "DGL") if found[peer] is not None]
+    return f"without {' and '.join(_REWRITTEN)}, whose equations are rewritten: {', '.join(means)}"
 
 
 def verdicts(found: Mapping[str, Any]) -> list[str]:
