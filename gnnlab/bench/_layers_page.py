@@ -48,9 +48,11 @@ def section(result: Mapping[str, Any], made_by: str) -> str:
             "A training epoch of two layers on Cora with its 1,433 features, Adam included:"
         )
         parts.append(markdown_table(cells, list(cells[0])))
-        for part in result.get("parts", ()):
-            if "command" in part:
-                parts.append(f"Epochs are from `{part['command']}`, commit {part['git_commit']}.")
+        parts += [
+            f"Epochs are from `{part['command']}`, commit {part['git_commit']}."
+            for part in result.get("parts", ())
+            if "command" in part
+        ]
     for graph in dict.fromkeys(row["graph"] for row in result["rows"]):
         cells = rows_of([row for row in result["rows"] if row["graph"] == graph])
         columns = [c for c in cells[0] if c != "graph"]
