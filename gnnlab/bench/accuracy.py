@@ -136,7 +136,7 @@ def run(
     """
     begin = time.perf_counter()
     if only and only not in PUBLISHED:
-        raise ConfigError(f'unknown model "{only}". Known: {", ".join(PUBLISHED)}.')
+        raise ConfigError(f'unknown model "{only}". Known: {"; ".join(PUBLISHED)}.')
     data = None if only.startswith("GIN") else load_nodes("cora")
     rows = []
     for name in [only] if only else PUBLISHED:
