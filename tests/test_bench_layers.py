@@ -85,7 +85,9 @@ def test_unknown_names_are_errors(small):
         bench.run(graphs=["cake"])
     with pytest.raises(ConfigError, match=r'unknown peers "jraph". Known: pyg, scatter, dgl'):
         bench.run(compare="jraph")
-    with pytest.raises(ConfigError, match=r'unknown model "MLP". Known: GCN; GAT; APPNP; GIN, fixed; G'):
+    with pytest.raises(
+        ConfigError, match=r'unknown model "MLP". Known: GCN; GAT; APPNP; GIN, fixed; G'
+    ):
         accuracy.run(only="MLP")
     with pytest.raises(DataError, match=r"no cora.npz in .*Set GNNLAB_DATA"):
         find("cora")
