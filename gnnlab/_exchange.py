@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gnnlab.errors import MissingExtraError
+from gnnlab.errors import needs
 from gnnlab.graph import Graph
 
 __all__ = ["from_dgl", "from_networkx", "from_pyg", "to_dgl", "to_networkx", "to_pyg"]
@@ -21,7 +20,7 @@ Parts = tuple[dict[str, int], dict[Kind, Tensor], dict[Kind, Tensor]]
 
 def to_pyg(sizes: Mapping[str, int], edges: Mapping[Kind, Graph]) -> Any:
     """Returns a PyG `HeteroData`."""
-    data = _needs("torch_geometric.data", "HeteroGraph.to_pyg", "pyg").HeteroData()
+    data = needs("torch_geometric.data", "HeteroGraph.to_pyg", "pyg").HeteroData()
     for name, size in sizes.items():
         data[name].num_nodes = size
     for kind, graph in edges.items():
@@ -46,7 +45,7 @@ def from_pyg(data: Any) -> Parts:
 
 def to_dgl(sizes: Mapping[str, int], edges: Mapping[Kind, Graph]) -> Any:
     """Returns a DGL heterograph."""
-    dgl = _needs("dgl", "HeteroGraph.to_dgl", "dgl")
+    dgl = needs("dgl", "HeteroGraph.to_dgl", "dgl")
     ends = {kind: tuple(graph.edge_index.unbind(0)) for kind, graph in edges.items()}
     made = dgl.heterograph(ends, num_nodes_dict=dict(sizes))
     for kind, graph in edges.items():
@@ -67,7 +66,7 @@ def from_dgl(graph: Any) -> Parts:
 
 def to_networkx(sizes: Mapping[str, int], edges: Mapping[Kind, Graph]) -> Any:
     """Returns a networkx `MultiDiGraph`."""
-    networkx = _needs("networkx", "HeteroGraph.to_networkx", "test")
+    networkx = needs("networkx", "HeteroGraph.to_networkx", "test")
     made = networkx.MultiDiGraph()
     for name, size in sizes.items():
         made.add_nodes_from(((name, i) for i in range(size)), node_type=name)
@@ -118,12 +117,3 @@ def _in_order(graph: Any) -> list[tuple[Any, Any, dict[str, Any]]]:
     if all(isinstance(key, int) for key in keys) and len(set(keys)) == len(keys):
         edges.sort(key=lambda edge: edge[2])
     return [(u, v, data) for u, v, _, data in edges]
-
-
-def _needs(module: str, who: str, extra: str) -> Any:
-    """Imports an optional package, or says how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise MissingExtraError(f"{who} needs {package}: pip install 'gnnlab[{extra}]'") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "BudgetError",
@@ -14,6 +16,7 @@ __all__ = [
     "MissingExtraError",
     "TrainingError",
     "did_you_mean",
+    "needs",
 ]
 
 
@@ -43,6 +46,29 @@ class TrainingError(GnnlabError, RuntimeError):
 
 class MissingExtraError(GnnlabError, ImportError):
     """An optional package is needed and absent; the text says which extra brings it."""
+
+
+def needs(module: str, who: str, extra: str) -> Any:
+    """Returns an optional module, or says how to get it.
+
+    Args:
+        module: its full name.
+        who: what needs it, as the user calls it.
+        extra: the extra of gnnlab that brings it.
+
+    Raises:
+        MissingExtraError: if it is not installed.
+
+    Example:
+        >>> needs("nowhere", "Graph.to_pyg", "pyg")
+        Traceback (most recent call last):
+        gnnlab.errors.MissingExtraError: Graph.to_pyg needs nowhere: pip install 'gnnlab[pyg]'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingExtraError(f"{who} needs {package}: pip install 'gnnlab[{extra}]'") from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, NoReturn, final
 
 import torch
 from torch import Tensor
 
-from gnnlab.errors import MissingExtraError
+from gnnlab.errors import needs
 from gnnlab.ops import EdgePlan
 
 __all__ = ["Graph", "relabel"]
@@ -180,7 +179,7 @@ class Graph:
             MissingExtraError: if torch_geometric is not installed.
             ValueError: if the graph is bipartite.
         """
-        data = _needs("torch_geometric.data", "Graph.to_pyg", "pyg")
+        data = needs("torch_geometric.data", "Graph.to_pyg", "pyg")
         self._needs_one_kind("Graph.to_pyg")
         extra = {} if self._edge_weight is None else {"edge_weight": self._edge_weight}
         return data.Data(edge_index=self.edge_index, num_nodes=self.num_nodes, **extra)
@@ -204,7 +203,7 @@ class Graph:
         Raises:
             MissingExtraError: if dgl is not installed.
         """
-        dgl = _needs("dgl", "Graph.to_dgl", "dgl")
+        dgl = needs("dgl", "Graph.to_dgl", "dgl")
         src, dst = self.edge_index.unbind(0)
         if self._is_bipartite:
             sizes = {"src": self.num_src, "dst": self.num_dst}
@@ -241,7 +240,7 @@ class Graph:
         Raises:
             MissingExtraError: if networkx is not installed.
         """
-        networkx = _needs("networkx", "Graph.to_networkx", "test")
+        networkx = needs("networkx", "Graph.to_networkx", "test")
         graph = networkx.MultiDiGraph()
         shift = 0
         if self._is_bipartite:
@@ -303,7 +302,7 @@ class Graph:
         Raises:
             MissingExtraError: if scipy is not installed.
         """
-        sparse = _needs("scipy.sparse", "Graph.to_scipy", "test")
+        sparse = needs("scipy.sparse", "Graph.to_scipy", "test")
         weight = torch.ones(self.num_edges) if self._edge_weight is None else self._edge_weight
         src, dst = self.edge_index.cpu().numpy()
         shape = (self.num_src, self.num_dst)
@@ -398,12 +397,3 @@ def _check_nodes(ids: Tensor, count: int, word: str, words: str) -> None:
         f"edge_index holds {word} {low if low < 0 else high}, but the graph has {count} {words} "
         f"({valid}). Ids must start at 0; see gnnlab.graph.relabel()."
     )
-
-
-def _needs(module: str, who: str, extra: str) -> Any:
-    """Imports an optional package, or says how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise MissingExtraError(f"{who} needs {package}: pip install 'gnnlab[{extra}]'") from error

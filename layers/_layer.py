@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from gnnlab.errors import MissingExtraError
+from gnnlab.errors import needs
 
 if TYPE_CHECKING:
     from typing import Self  # Python 3.11
@@ -72,12 +71,7 @@ class Layer(nn.Module):
             MissingExtraError: if torch_geometric is not installed.
             NotImplementedError: if PyG has no such layer.
         """
-        try:
-            theirs = importlib.import_module("torch_geometric.nn")
-        except ImportError:
-            raise MissingExtraError(
-                f"{type(self).__name__}.to_pyg needs torch_geometric: pip install 'gnnlab[pyg]'"
-            ) from None
+        theirs = needs("torch_geometric.nn", f"{type(self).__name__}.to_pyg", "pyg")
         made = self._make_pyg(theirs)
         like = next(self.parameters(), None)
         if like is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from functools import reduce as fold
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from gnnlab.errors import MissingExtraError
+from gnnlab.errors import needs
 from gnnlab.hetero import EdgeType
 from gnnlab.layers._hetero import HeteroEdges, pairs_of
 from gnnlab.layers._layer import Layer
@@ -136,12 +135,7 @@ class HeteroConv(nn.Module):
         Raises:
             MissingExtraError: if torch_geometric is not installed.
         """
-        try:
-            library = importlib.import_module("torch_geometric.nn")
-        except ImportError:
-            raise MissingExtraError(
-                "HeteroConv.to_pyg needs torch_geometric: pip install 'gnnlab[pyg]'"
-            ) from None
+        library = needs("torch_geometric.nn", "HeteroConv.to_pyg", "pyg")
         made = {
             kind: self._layer(conv, kind).to_pyg()
             for kind, conv in zip(self.edge_types, self.convs, strict=True)

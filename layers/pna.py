@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -161,18 +161,21 @@ class PNAConv(Layer):
         together = torch.cat(statistics, -1)
         scales = self._scales(plan, x.dtype)
         towers = [
-            self._mixed(net[0], parts[:, t], together[:, t], [scale[:, 0] for scale in scales])
+            self._mixed(net[0], parts[:, t], together[:, t], scales)
             for t, net in enumerate(self._nets(self.post_nns))
         ]
         out: Tensor = self.lin(torch.cat(towers, 1))
         return out
 
-    def _mixed(self, lin: nn.Linear, x: Tensor, together: Tensor, scales: list[Tensor]) -> Tensor:
+    def _mixed(
+        self, lin: nn.Linear, x: Tensor, together: Tensor, scales: list[Tensor | None]
+    ) -> Tensor:
         """Returns ``lin([x, s_1 t, s_2 t, ...])``; scales of a node are multiplied in last."""
         first, rest = lin.weight[:, : self.size], lin.weight[:, self.size :]
         h = linear(x, first, lin.bias)
         for scale, weight in zip(scales, rest.chunk(len(scales), 1), strict=True):
-            h = h + scale * linear(together, weight)
+            mixed = linear(together, weight)
+            h = h + (mixed if scale is None else scale * mixed)
         return h
 
     @staticmethod
@@ -189,12 +192,13 @@ class PNAConv(Layer):
             return value + own * plan.counts.view(-1, 1, 1)
         return value + torch.where(has_edges, own, 0.0)
 
-    def _scales(self, plan: EdgePlan, dtype: torch.dtype) -> list[Tensor]:
-        degree = plan.counts.to(dtype).view(-1, 1, 1)
+    def _scales(self, plan: EdgePlan, dtype: torch.dtype) -> list[Tensor | None]:
+        """Returns what a node's statistics are multiplied by, (N, 1) each; None: by nothing."""
+        degree = plan.counts.to(dtype).view(-1, 1)
         one = degree.clamp(min=1)
         mean, mean_log = self.mean_degree, self.mean_log_degree
-        found = {
-            "identity": lambda: torch.ones_like(degree),
+        found: dict[str, Callable[[], Tensor | None]] = {
+            "identity": lambda: None,
             "amplification": lambda: (degree + 1).log() / mean_log,
             "attenuation": lambda: mean_log / (one + 1).log(),
             "linear": lambda: degree / mean,

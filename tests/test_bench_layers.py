@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gnnlab.bench import accuracy, layers as bench
+from gnnlab.bench._mutag import folds_of
 from gnnlab.bench.graphs import mesh, small_graphs
 from gnnlab.bench.page import write_page
 from gnnlab.bench.real_graphs import find, structure
@@ -144,6 +145,6 @@ def test_folds_hold_every_graph_once_and_share_the_classes():
     import numpy as np
 
     y = np.array([0] * 63 + [1] * 125)
-    folds = accuracy._folds(y)
+    folds = folds_of(y)
     assert sorted(g for fold in folds for g in fold) == list(range(188))
     assert {sum(y[fold] == 0) for fold in folds} <= {6, 7}

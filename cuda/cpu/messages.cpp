@@ -25,7 +25,8 @@ GNNLAB_ALWAYS void fetch(const S* row) {
   for (int b = 0; b < kBytes; b += 64) __builtin_prefetch(reinterpret_cast<const char*>(row) + b);
 }
 
-// What one edge offers to a formula: the row of the other end, and its own.
+// What one edge offers to a formula: the row of the other end, and its own. A message also sees a tile
+// of own(), an operand with a row for each row of the walk.
 struct Ends {
   int64_t other, edge;
 };
@@ -37,8 +38,7 @@ struct Relu {
   static constexpr int kOut = 1;
   const S *x, *edge;
   int64_t ld;
-  template <int T>
-  GNNLAB_ALWAYS void look(int64_t, int64_t, int, Lanes<C> (&)[T]) const {}
+  const S* own() const { return nullptr; }
   template <int T>
   GNNLAB_ALWAYS void ahead(Ends e, int64_t at) const {
     fetch<T>(x + e.other * ld + at);
@@ -68,10 +68,7 @@ struct ReluBackward {
   const S *x, *edge, *grad;
   int64_t ld;
   S* gedge;
-  template <int T>
-  GNNLAB_ALWAYS void look(int64_t row, int64_t at, int count, Lanes<C> (&mine)[T]) const {
-    for (int t = 0; t < T; ++t) mine[t] = load_some(x + row * ld + at + t * Lanes<C>::kCount, count);
-  }
+  const S* own() const { return x; }
   template <int T>
   GNNLAB_ALWAYS void ahead(Ends e, int64_t at) const {
     fetch<T>(grad + e.other * ld + at);
@@ -109,10 +106,7 @@ struct Gated {
   static constexpr int kOut = 1;
   const S *key, *query, *value, *grad;  // grad: what the row's sum is multiplied by
   int64_t ld;
-  template <int T>
-  GNNLAB_ALWAYS void look(int64_t row, int64_t at, int count, Lanes<C> (&mine)[T]) const {
-    for (int t = 0; t < T; ++t) mine[t] = load_some(key + row * ld + at + t * Lanes<C>::kCount, count);
-  }
+  const S* own() const { return key; }
   template <int T>
   GNNLAB_ALWAYS void ahead(Ends e, int64_t at) const {
     fetch<T>(query + e.other * ld + at);
@@ -142,11 +136,7 @@ struct GatedBackward {
   static constexpr int kOut = 2;
   const S *key, *query, *value, *grad;
   int64_t ld;
-  template <int T>
-  GNNLAB_ALWAYS void look(int64_t row, int64_t at, int count, Lanes<C> (&mine)[T]) const {
-    for (int t = 0; t < T; ++t)
-      mine[t] = load_some(query + row * ld + at + t * Lanes<C>::kCount, count);
-  }
+  const S* own() const { return query; }
   template <int T>
   GNNLAB_ALWAYS void ahead(Ends e, int64_t at) const {
     fetch<T>(key + e.other * ld + at);
@@ -186,7 +176,8 @@ struct Sums {
     const I* col = static_cast<const I*>(rows.col);
     const I* perm = static_cast<const I*>(rows.perm);
     Lanes<C> mine[T], sum[kOut][T];
-    message.template look<T>(row, at, count, mine);
+    if (const S* own = message.own())
+      for (int t = 0; t < T; ++t) mine[t] = load_some(own + row * width + at + t * L, count);
 #pragma GCC unroll 2
     for (int o = 0; o < kOut; ++o)
 #pragma GCC unroll 4

@@ -34,9 +34,9 @@ from gnnlab.bench._layers_summary import (
     verdicts,
 )
 from gnnlab.bench._machine import Call, bandwidth, clock_of, measure, observed, version
+from gnnlab.bench._names import known_names
 from gnnlab.bench.graphs import BenchGraph, all_graphs
 from gnnlab.compat.dgl import dgl_graph, to_dgl
-from gnnlab.errors import ConfigError
 from gnnlab.experiment import environment
 from gnnlab.report import text_table
 
@@ -81,10 +81,10 @@ def run(
         >>> result["rows"][0]["layer"]
         'GCN'
     """
-    begin = time.perf_counter()
+    begin, about = time.perf_counter(), environment()
     makers = _graphs(quick)
-    names = _known("graphs", graphs or (*makers,), makers)
-    wanted = _known("peers", compare.split(","), PEERS) if compare != "all" else (*PEERS,)
+    names = known_names("graphs", graphs or (*makers,), makers)
+    wanted = known_names("peers", compare.split(","), PEERS) if compare != "all" else (*PEERS,)
     skipped = {p: f"{PEERS[p]} is not installed" for p in wanted if version(PEERS[p]) is None}
     job = _Job(quick, [p for p in wanted if p not in skipped], skipped)
     before = torch.get_num_threads()
@@ -113,7 +113,7 @@ def run(
     return {
         "kind": "layers",
         "command": " ".join([*words, "--out docs/results/layers.json"]),
-        "environment": {**environment(), "threads": 1},
+        "environment": {**about, "threads": 1},
         "machine": {
             "isa": ops.status().isa,
             "backend": ops.backend(),
@@ -285,10 +285,3 @@ def _graphs(quick: bool) -> dict[str, Callable[[], BenchGraph | str]]:
     made["cora"] = lambda: structure("cora")
     made["pubmed"] = lambda: structure("pubmed")
     return made
-
-
-def _known(what: str, names: Sequence[str], known: Any) -> tuple[str, ...]:
-    for name in names:
-        if name not in known:
-            raise ConfigError(f'unknown {what} "{name}". Known: {", ".join(known)}.')
-    return tuple(names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import statistics
 import sys
@@ -15,7 +14,7 @@ import torch
 
 from gnnlab.bench._machine import version
 from gnnlab.bench._text import number, verdict
-from gnnlab.errors import MissingExtraError
+from gnnlab.errors import needs
 from gnnlab.experiment import environment
 from gnnlab.ops import knn_graph, radius_graph
 from gnnlab.report import markdown_table, text_table
@@ -48,12 +47,7 @@ def run(quick: bool = False, *, progress: bool = False) -> dict[str, Any]:
     Raises:
         MissingExtraError: if scipy is not installed.
     """
-    try:
-        tree = importlib.import_module("scipy.spatial").cKDTree
-    except ImportError:
-        raise MissingExtraError(
-            "gnnlab bench neighbors needs scipy: pip install 'gnnlab[bench]'"
-        ) from None
+    tree = needs("scipy.spatial", "gnnlab bench neighbors", "bench").cKDTree
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = []

@@ -24,12 +24,12 @@ from gnnlab import ops
 from gnnlab.bench._backward import backward
 from gnnlab.bench._cases import forward
 from gnnlab.bench._machine import Call, bandwidth, clock_of, measure, peak_memory, version
+from gnnlab.bench._names import known_names
 from gnnlab.bench._overhead import overheads, scaling
 from gnnlab.bench._setting import Case, Setting
 from gnnlab.bench.graphs import BenchGraph, all_graphs
 from gnnlab.bench.peers import FAMILIES, PLAIN, Family, calls_of, families
 from gnnlab.bench.targets import geometric_mean, summary
-from gnnlab.errors import ConfigError
 from gnnlab.experiment import environment
 
 __all__ = ["difference", "run", "table", "write"]
@@ -76,10 +76,12 @@ def run(
         >>> result["rows"][0]["op"], result["errors"]
         ('spmm sum', {})
     """
-    begin = time.perf_counter()
-    wanted = _known("peers", compare.split(","), FAMILIES) if compare != "all" else (*FAMILIES,)
+    begin, about = time.perf_counter(), environment()  # the commit it began with
+    wanted = (
+        known_names("peers", compare.split(","), FAMILIES) if compare != "all" else (*FAMILIES,)
+    )
     makers = all_graphs(quick)
-    names = _known("graphs", graphs or (*makers,), makers)
+    names = known_names("graphs", graphs or (*makers,), makers)
     classes, missing = families(wanted)
     before = torch.get_num_threads()
     count = (os.cpu_count() or 1) if threads == "all" else threads
@@ -101,7 +103,7 @@ def run(
     return {
         "kind": "ops",
         "command": _command(quick, compare, threads, graphs, widths, only),
-        "environment": {**environment(), "threads": count},
+        "environment": {**about, "threads": count},
         "machine": {
             "isa": ops.status().isa,
             "backend": ops.backend(),
@@ -255,13 +257,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(v) for key, v in value.items()}
     return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def _known(what: str, names: Sequence[str], known: Any) -> tuple[str, ...]:
-    for name in names:
-        if name not in known:
-            raise ConfigError(f'unknown {what} "{name}". Known: {", ".join(known)}.')
-    return tuple(names)
 
 
 def _command(

@@ -6,7 +6,6 @@ folder: undirected edges stored once, features as CSR arrays, node ids from 0.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from gnnlab.bench.graphs import BenchGraph
 from gnnlab.errors import DataError
+from gnnlab.folders import data_folders
 
 __all__ = ["NodeData", "find", "load_nodes", "structure"]
 
@@ -45,9 +45,7 @@ def find(name: str) -> Path:
     Raises:
         DataError: when it is in none of the folders that are searched.
     """
-    shared, cache = os.environ.get("GNNLAB_DATA"), os.environ.get("GNNLAB_CACHE")
-    folders = [Path(shared) / "graphs", Path(shared)] if shared else []
-    folders.append((Path(cache) if cache else Path.home() / ".cache" / "gnnlab") / "graphs")
+    folders = data_folders("graphs")
     for folder in folders:
         if (folder / f"{name}.npz").is_file():
             return folder / f"{name}.npz"

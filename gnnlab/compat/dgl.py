@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gnnlab.errors import MissingExtraError
+from gnnlab.errors import needs
 from gnnlab.graph import Graph
 from gnnlab.layers import (
     APPNP,
@@ -99,15 +99,11 @@ def to_dgl(layer: Layer) -> DglLayer:
         >>> from gnnlab.compat.dgl import dgl_graph, to_dgl  # doctest: +SKIP
         >>> theirs = to_dgl(GATConv(5, 3, heads=2))  # doctest: +SKIP
     """
-    try:
-        conv = importlib.import_module("dgl.nn.pytorch")
-    except ImportError:
-        raise MissingExtraError("to_dgl needs dgl: pip install 'gnnlab[dgl]'") from None
+    conv = needs("dgl.nn.pytorch", "to_dgl", "dgl")
     make = _MAKERS.get(type(layer))
     if make is None:
         raise NotImplementedError(f"DGL has no layer with the equation of {type(layer).__name__}")
-    made: DglLayer = make(conv, layer)
-    return made
+    return make(conv, layer)
 
 
 def _refuse(layer: nn.Module, wrong: bool, why: str) -> None:

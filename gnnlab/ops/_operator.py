@@ -23,7 +23,7 @@ from gnnlab.ops._edges import Edges, Order, sort_edges
 from gnnlab.ops._library import is_watched, transforms_active
 from gnnlab.ops.plan import EdgePlan
 
-__all__ = ["Operator", "Saved"]
+__all__ = ["Operator", "Saved", "through"]
 
 Values = tuple[Any, ...]
 Keep = tuple[int | str, ...]
@@ -34,6 +34,40 @@ _PLAN = (
     "SymInt num_src"
 )
 _ORDER = "Tensor indptr, Tensor perm, SymInt num_edges"
+
+
+def through(
+    composed: Callable[..., Tensor],
+    plan: EdgePlan,
+    given: Sequence[Any],
+    wanted: Sequence[int],
+    grad: Tensor,
+) -> Sequence[Tensor | None]:
+    """Returns gradients that can be differentiated again, through a formula of operators.
+
+    Args:
+        composed: (plan, *given) -> the result, in differentiable operators.
+        plan: the edges.
+        given: the inputs.
+        wanted: places of those whose gradients are returned.
+        grad: gradient of the result.
+    """
+    if transforms_active():
+
+        def again(*leaves: Tensor) -> Tensor:
+            replaced = dict(zip(wanted, leaves, strict=True))
+            return composed(plan, *(replaced.get(k, t) for k, t in enumerate(given)))
+
+        found: Sequence[Tensor] = torch.func.vjp(again, *(given[k] for k in wanted))[1](grad)
+        return found
+    # The gradients must depend on the inputs themselves, not on copies: no detach here.
+    return torch.autograd.grad(
+        composed(plan, *given),
+        [given[k] for k in wanted],
+        grad,
+        create_graph=True,
+        allow_unused=True,
+    )
 
 
 class Saved(NamedTuple):

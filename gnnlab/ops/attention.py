@@ -12,8 +12,8 @@ from gnnlab.ops import reference_attention
 from gnnlab.ops._arguments import check_floating
 from gnnlab.ops._cpu import DTYPES
 from gnnlab.ops._kernels import Operands, Statistics
-from gnnlab.ops._library import kernels_for, transforms_active
-from gnnlab.ops._operator import Operator, Saved
+from gnnlab.ops._library import kernels_for
+from gnnlab.ops._operator import Operator, Saved, through
 from gnnlab.ops.plan import EdgePlan
 from gnnlab.ops.sddmm import sddmm
 from gnnlab.ops.softmax import edge_softmax
@@ -276,7 +276,8 @@ def _make(name: str, names: str, options: str, composed: Callable[..., Tensor]) 
             return [None] * len(given)
         skipped = [None] * (len(given) - 4)
         if torch.is_grad_enabled():
-            return (*_through(composed, plan, given, saved.needs, grad), *skipped)
+            wanted = [k for k in range(4) if saved.needs[k]]
+            return (*_at(wanted, through(composed, plan, given, wanted, grad)), *skipped)
         outputs = (saved.outputs[0], saved.outputs[1], saved.outputs[2])
         found = list(backward(plan, grad, *outputs, *given))
         if given[3] is None:
@@ -320,31 +321,6 @@ def _make(name: str, names: str, options: str, composed: Callable[..., Tensor]) 
         grads=grads,
         keep=(*range(num_tensors), "out0", "out1", "out2"),
     )
-
-
-def _through(
-    composed: Callable[..., Tensor],
-    plan: EdgePlan,
-    given: tuple[Any, ...],
-    needs: tuple[Any, ...],
-    grad: Tensor,
-) -> list[Tensor | None]:
-    """Differentiable gradients of the first four inputs, through the composed formula."""
-    wanted = [k for k in range(4) if needs[k]]
-    if transforms_active():
-
-        def again(*leaves: Tensor) -> Tensor:
-            replaced = dict(zip(wanted, leaves, strict=True))
-            return composed(plan, *(replaced.get(k, t) for k, t in enumerate(given)))
-
-        found = torch.func.vjp(again, *(given[k] for k in wanted))[1](grad)
-        return _at(wanted, found)
-    # The gradients must depend on the inputs themselves, not on copies: no detach here.
-    out = composed(plan, *given)
-    found = torch.autograd.grad(
-        out, [given[k] for k in wanted], grad, create_graph=True, allow_unused=True
-    )
-    return _at(wanted, found)
 
 
 def _at(places: list[int], tensors: Sequence[Tensor | None]) -> list[Tensor | None]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gnnlab.folders import cache_folder
 from gnnlab.ops import _gpu
 from gnnlab.ops._gpu import _compile, _cuda, _source
 from gnnlab.ops._library import status
@@ -38,7 +39,7 @@ def build(architectures: Sequence[int], match: Sequence[str] = ()) -> Iterator[t
         OSError: if there is no NVRTC.
         CompileError: if NVRTC does not know an architecture.
     """
-    compiler = _compile.Compiler(_compile.find_nvrtc(), _compile.cache_folder())
+    compiler = _compile.Compiler(_compile.find_nvrtc(), cache_folder())
     arches = [compiler.arch_name(number) for number in architectures]
     todo = [(code, arch) for arch in arches for code in _chosen(match)]
 
@@ -112,7 +113,7 @@ def _gpus() -> list[str]:
 
 
 def _cache() -> str:
-    folder = _compile.cache_folder()
+    folder = cache_folder()
     if not folder.is_dir():
         return f"{folder} (not there yet)"
     sizes = [path.stat().st_size for path in folder.glob("*.cubin")]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gnnlab.ops._arguments import check_floating
 from gnnlab.ops._cpu import DTYPES
-from gnnlab.ops._library import kernels_for, transforms_active
-from gnnlab.ops._operator import Operator, Saved
+from gnnlab.ops._library import kernels_for
+from gnnlab.ops._operator import Operator, Saved, through
 from gnnlab.ops.gather import gather
 from gnnlab.ops.plan import EdgePlan
 from gnnlab.ops.scatter import scatter
@@ -136,7 +136,7 @@ def _make(name: str, names: Sequence[str], composed: Callable[..., Tensor]) -> O
         wanted = [k for k in range(count) if saved.needs[k]]
         result: list[Tensor | None] = [None] * count
         if torch.is_grad_enabled():
-            found = _again(composed, plan, given, wanted, grad)
+            found = through(composed, plan, given, wanted, grad)
         else:
             every = backward(plan, grad, *given, "".join("01"[k in wanted] for k in range(count)))
             found = [every[k] for k in wanted]
@@ -181,32 +181,6 @@ def _make(name: str, names: Sequence[str], composed: Callable[..., Tensor]) -> O
         fake=fake,
         grads=grads,
         keep=tuple(range(count)),
-    )
-
-
-def _again(
-    composed: Callable[..., Tensor],
-    plan: EdgePlan,
-    given: Sequence[Tensor],
-    wanted: Sequence[int],
-    grad: Tensor,
-) -> Sequence[Tensor | None]:
-    """Differentiable gradients of the wanted inputs, through the composed formula."""
-    if transforms_active():
-
-        def again(*leaves: Tensor) -> Tensor:
-            replaced = dict(zip(wanted, leaves, strict=True))
-            return composed(plan, *(replaced.get(k, t) for k, t in enumerate(given)))
-
-        found: Sequence[Tensor] = torch.func.vjp(again, *(given[k] for k in wanted))[1](grad)
-        return found
-    # The gradients must depend on the inputs themselves, not on copies: no detach here.
-    return torch.autograd.grad(
-        composed(plan, *given),
-        [given[k] for k in wanted],
-        grad,
-        create_graph=True,
-        allow_unused=True,
     )
 
 

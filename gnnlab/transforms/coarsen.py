@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnnlab.errors import MissingExtraError
+from gnnlab.errors import needs
 from gnnlab.graph import Graph
 from gnnlab.transforms import _triangulation as triangulation
 
@@ -162,10 +162,7 @@ def pattern(who: str, graph: Graph) -> Any:
     """Returns which nodes are neighbours, as a symmetric scipy csr array without loops."""
     if graph.is_bipartite:
         raise ValueError(f"{who} needs one kind of nodes, got {graph!r}")
-    try:
-        sparse = importlib.import_module("scipy.sparse")
-    except ImportError as error:
-        raise MissingExtraError(f"{who} needs scipy: pip install 'gnnlab[transforms]'") from error
+    sparse = needs("scipy.sparse", who, "transforms")
     src, dst = graph.edge_index.cpu().numpy()
     off = src != dst
     src, dst = src[off], dst[off]

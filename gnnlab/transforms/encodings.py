@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnnlab.errors import MissingExtraError
+from gnnlab.errors import needs
 from gnnlab.graph import Graph
 
 __all__ = ["laplacian_encoding", "random_walk_encoding"]
@@ -162,10 +162,7 @@ def _adjacency(who: str, graph: Graph, k: int) -> Any:
         raise ValueError(f"{who}: k must not be negative, got {k}")
     if graph.is_bipartite:
         raise ValueError(f"{who} needs one kind of nodes, got {graph!r}")
-    try:
-        sparse = importlib.import_module("scipy.sparse")
-    except ImportError as error:
-        raise MissingExtraError(f"{who} needs scipy: pip install 'gnnlab[transforms]'") from error
+    sparse = needs("scipy.sparse", who, "transforms")
     weight = graph.edge_weight
     if weight is not None and weight.numel() and float(weight.detach().min()) < 0:
         raise ValueError(

@@ -8,11 +8,11 @@ file `<name>.npz`, in the form that `gnnlab.tasks.recommend.sources` describes, 
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from gnnlab.errors import DataError, did_you_mean
+from gnnlab.folders import data_folders
 
 __all__ = ["DATASETS", "Dataset", "find", "folders", "same_file", "unknown"]
 
@@ -90,14 +90,7 @@ DATASETS: dict[str, Dataset] = {
 
 def folders() -> list[Path]:
     """Returns the folders that are searched, in order: $GNNLAB_DATA, then the user's cache."""
-    found: list[Path] = []
-    shared = os.environ.get("GNNLAB_DATA")
-    if shared:
-        root = Path(shared)
-        found += [root / "recommendation", root / "recommend", root]
-    cache = os.environ.get("GNNLAB_CACHE")
-    home = Path(cache) if cache else Path.home() / ".cache" / "gnnlab"
-    return [*found, home / "recommend"]
+    return data_folders("recommendation", "recommend")
 
 
 def find(name: str) -> Path:

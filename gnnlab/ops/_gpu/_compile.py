@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from gnnlab.errors import GnnlabError
+from gnnlab.folders import cache_folder
 from gnnlab.ops._gpu._source import Unit, headers, read_source
 
-__all__ = ["CompileError", "Compiler", "Nvrtc", "cache_folder", "compiler", "find_nvrtc"]
+__all__ = ["CompileError", "Compiler", "Nvrtc", "compiler", "find_nvrtc"]
 
 _PACKAGES = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu13", "nvidia-cuda-nvrtc-cu12")
 _DIGEST_BYTES = 32
@@ -30,12 +31,6 @@ _DIGEST_BYTES = 32
 
 class CompileError(GnnlabError, RuntimeError):
     """NVRTC refused a source or a GPU; the message says why."""
-
-
-def cache_folder() -> Path:
-    """Returns where compiled kernels are kept: $GNNLAB_CACHE, or ~/.cache/gnnlab."""
-    chosen = os.environ.get("GNNLAB_CACHE")
-    return Path(chosen).expanduser() if chosen else Path("~/.cache/gnnlab").expanduser()
 
 
 class Nvrtc:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnlab.ops._gpu._compile import cache_folder
+from gnnlab.folders import cache_folder
 from gnnlab.ops._gpu._launch import Argument, RawRows, pack
 from gnnlab.ops._gpu._source import Unit, headers, source_folder
 
