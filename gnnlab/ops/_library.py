@@ -13,7 +13,7 @@ import functools
 import importlib.metadata
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -82,8 +82,12 @@ class Library:
         library.gnnlab_isa.restype = ctypes.c_char_p
         library.gnnlab_has_openmp.restype = _I
         library.gnnlab_select_isa.argtypes = [ctypes.c_char_p]
-        for name, argtypes in _SIGNATURES.items():
-            function = getattr(library, f"gnnlab_{name}")
+        self.declare(_SIGNATURES)
+
+    def declare(self, signatures: Mapping[str, list[Any]]) -> None:
+        """Makes the C functions gnnlab_NAME callable as attributes; each returns a status."""
+        for name, argtypes in signatures.items():
+            function = getattr(self._library, f"gnnlab_{name}")
             function.argtypes = argtypes
             function.restype = _I
             setattr(self, name, function)

@@ -1,4 +1,4 @@
-"""Dispatching: decide which job a free machine takes next, in job shops with and without buffers."""
+"""Dispatching: decides which job a free machine takes next, with or without buffers."""
 
 from gnnlab.tasks.dispatch.instance import InstanceError, JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions

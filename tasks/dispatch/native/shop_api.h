@@ -1,0 +1,98 @@
+/* The C interface of the batched job-shop simulator: part of gnnlab's CPU library.
+ *
+ * Conventions of gnnlab.h: an int status out, the sentence of a failure in gnnlab_last_error().
+ * A shop is a batch of episodes ("rows"); each row plays one instance, many rows may share one.
+ * Functions that take `rows` and `count` work on these rows in this order; rows NULL: row i is i.
+ */
+#ifndef GNNLAB_SHOP_API_H
+#define GNNLAB_SHOP_API_H
+
+#include <stdint.h>
+
+#define GNNLAB_SHOP_JSSP 0
+#define GNNLAB_SHOP_BWS 1
+#define GNNLAB_SHOP_BNS 2
+
+#define GNNLAB_SHOP_ELAPSED 0
+#define GNNLAB_SHOP_WAITING 1
+#define GNNLAB_SHOP_DELTA_LB 2
+
+/* Bits of a row's flags. */
+#define GNNLAB_SHOP_DONE 1
+#define GNNLAB_SHOP_DEADLOCK 2
+#define GNNLAB_SHOP_TRUNCATED 4
+
+#define GNNLAB_SHOP_JOB_FEATURES 39
+#define GNNLAB_SHOP_GLOBAL_FEATURES 24
+#define GNNLAB_SHOP_OP_FEATURES 16
+#define GNNLAB_SHOP_MACHINE_FEATURES 8
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct gnnlab_shop gnnlab_shop;
+
+typedef struct gnnlab_shop_options {
+  int32_t mode, restart, unload_when_down, allow_wait, focus, auto_trivial, reward, repair_known;
+  int64_t max_steps; /* 0: 20 per operation and 1000 more */
+} gnnlab_shop_options;
+
+/* What one row plays. */
+typedef struct gnnlab_shop_row {
+  int64_t instance;
+  int64_t wip_limit; /* 0: none */
+  double scale;      /* of rewards; 0: the instance's LB0 */
+  int32_t trace;     /* 0 none, 1 drawn, 2 given windows */
+  int32_t duration;  /* 0 uniform, 1 fixed, 2 geometric */
+  uint64_t seed;
+  double prob;
+  int64_t low, high;
+  const int64_t* windows;      /* given: (W, 2), kept by the caller while the shop lives */
+  const int64_t* starts;       /* given: (M + 1,) where each machine's windows begin */
+  const int64_t* cut_after;    /* (J * L,) or NULL */
+  const int64_t* cut_duration; /* (J * L,) or NULL */
+} gnnlab_shop_row;
+
+/* Sizes (I, 3): jobs, machines, longest job. The arrays hold the padded (J, L) blocks of the
+ * instances one after the other; lengths their (J,) blocks. All is copied but windows and cuts. */
+int gnnlab_shop_new(int64_t num_instances, const int64_t* sizes, const int64_t* machines,
+                    const int64_t* times, const int64_t* lengths, int64_t num_rows,
+                    const gnnlab_shop_row* rows, const gnnlab_shop_options* options,
+                    gnnlab_shop** out);
+int gnnlab_shop_free(gnnlab_shop* shop);
+
+/* Puts rows back to time 0 and goes on to their first decision. */
+int gnnlab_shop_reset(gnnlab_shop* shop, const int64_t* rows, int64_t count, int threads);
+
+/* One decision per row, then on to the next. reward (count,); rows that are over are left alone. */
+int gnnlab_shop_step(gnnlab_shop* shop, const int64_t* rows, int64_t count, const int64_t* actions,
+                     double* reward, uint8_t* flags, int threads);
+
+/* Plays rows to their end by a weighted sum of priority rules (1 with weight 1: that rule).
+ * seeds (count,): of RANDOM. due (NULL: 1.3 times the job's work). */
+int gnnlab_shop_rules(gnnlab_shop* shop, const int64_t* rows, int64_t count, const int64_t* rules,
+                      const double* weights, int64_t num_rules, const uint64_t* seeds, int threads);
+
+/* mask (count, J + 1): legal actions, the last is WAIT; J the largest of the shop. */
+int gnnlab_shop_mask(const gnnlab_shop* shop, const int64_t* rows, int64_t count, uint8_t* mask);
+
+/* Per row: time, makespan (-1 before the end), flags, steps, swaps, lower bound: (count, 6). */
+int gnnlab_shop_state(const gnnlab_shop* shop, const int64_t* rows, int64_t count, int64_t* out);
+
+/* out (J * L, 3) of the row's instance: start, end, depart; -1 where not known. */
+int gnnlab_shop_schedule(const gnnlab_shop* shop, int64_t row, int64_t* out);
+
+/* Copies a row's state; both must play instances of the same sizes and options. */
+int gnnlab_shop_copy(gnnlab_shop* to, int64_t to_row, const gnnlab_shop* from, int64_t from_row);
+
+/* What a policy over jobs sees: jobs (count, J, JOB_FEATURES), globals (count, GLOBAL_FEATURES),
+ * mask (count, J + 1), op (count, J): place j * L + i of each job's next operation in the padded
+ * block of its instance, -1 when it has none; machine (count, J): of that operation, -1. */
+int gnnlab_shop_jobs(const gnnlab_shop* shop, const int64_t* rows, int64_t count, float* jobs,
+                     float* globals, uint8_t* mask, int64_t* op, int64_t* machine, int threads);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
