@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from gnnlab.errors import DataError, did_you_mean
 from gnnlab.folders import data_folders
 from gnnlab.tasks.dispatch._published import PUBLISHED
-from gnnlab.tasks.dispatch.files import read_instance, standard_text
+from gnnlab.tasks.dispatch.files import parse_instances, read_instance, standard_text
 from gnnlab.tasks.dispatch.instance import InstanceError, JobShopInstance
 
 __all__ = [
@@ -197,15 +196,10 @@ def _fetch_one(name: str, path: Path, get: Callable[[str], bytes]) -> Path:
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
         return path
     address = f"{SOURCE}/{name}"
-    content = get(address)
-    with TemporaryDirectory() as folder:
-        raw = Path(folder) / name
-        raw.write_bytes(content)
-        try:
-            instance = read_instance(raw, "standard")
-        except InstanceError as error:
-            reason = str(error).replace(str(raw), name)
-            raise DataError(f"{address} holds no job shop: {reason}") from None
+    try:
+        (instance,) = parse_instances(get(address), name, "standard")
+    except InstanceError as error:
+        raise DataError(f"{address} holds no job shop: {error}") from None
     if _hash(instance) != sha256:
         raise DataError(
             f"{address} is not the {name} that gnnlab knows: its numbers differ. Nothing was kept."

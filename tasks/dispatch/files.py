@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from gnnlab.tasks.dispatch.jsonfile import read_json, to_json
 
 __all__ = [
     "FORMATS",
+    "parse_instances",
     "read_instance",
     "read_instances",
     "read_matrix_pair",
@@ -102,10 +104,43 @@ def read_instances(
         the instances; several are named stem-0, stem-1, ...
     """
     path = Path(path)
+    return parse_instances(
+        _bytes(path),
+        path,
+        format,
+        strict=strict,
+        machine_base=machine_base,
+        time_scale=time_scale,
+    )
+
+
+def parse_instances(
+    content: bytes,
+    path: str | Path,
+    format: str = "auto",
+    *,
+    strict: bool = True,
+    machine_base: int = 0,
+    time_scale: float | None = None,
+) -> list[JobShopInstance]:
+    """Reads all job shops of a file whose content is at hand.
+
+    Args:
+        content: the bytes of the file.
+        path: what messages call it; its stem is the name, its suffix a hint at the format.
+        format: as in `read_instance`.
+        strict: as in `read_instance`.
+        machine_base: as in `read_instance`.
+        time_scale: as in `read_instance`.
+
+    Example:
+        >>> parse_instances(b"1 2\\n0 3 1 2\\n", "tiny.txt")
+        [JobShopInstance('tiny', 1 jobs, 2 machines, 2 operations)]
+    """
+    path = Path(path)
     rules = _rules(strict, machine_base, time_scale)
     if format != "auto" and format not in FORMATS:
         raise ConfigError(f'unknown format "{format}".{did_you_mean(format, ("auto", *FORMATS))}')
-    content = _bytes(path)
     if format == "auto":
         format = _SUFFIXES.get(path.suffix.lower(), "")
     if format == "npy":
@@ -305,21 +340,24 @@ def _read_npy(content: bytes, path: Path, rules: Rules) -> list[JobShopInstance]
 def _load(content: bytes, path: Path) -> np.ndarray:
     file = io.BytesIO(content)
     try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0
-        shape, _, dtype = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+        with warnings.catch_warnings():  # numpy's parser warns of odd headers
+            warnings.simplefilter("ignore")
+            version = np.lib.format.read_magic(file)
+            form = np.lib.format
+            first = version == (1, 0)
+            parse = form.read_array_header_1_0 if first else form.read_array_header_2_0
+            shape, fortran, dtype = parse(file)
         size = math.prod(shape)
         if size > 2 * MAX_OPERATIONS:
             raise InstanceError(f"{path}: too large: an array of shape {shape}.")
-        if dtype.hasobject or size * dtype.itemsize > len(content):
-            raise InstanceError(f"{path}: no npy file of numbers, or cut short.")
-        file.seek(0)
-        array: np.ndarray = np.load(file, allow_pickle=False)
+        if dtype.hasobject or min(shape, default=0) < 0:
+            raise InstanceError(f"{path}: no npy file of numbers.")
+        flat = np.frombuffer(content, dtype, size, file.tell())
+        return flat.reshape(shape, order="F" if fortran else "C")
     except InstanceError:
         raise
-    except Exception as error:  # numpy's header parser lets many kinds through
-        raise InstanceError(f"{path}: not an npy file: {error}.") from None
-    return array
+    except Exception as error:  # that parser lets many kinds of errors through
+        raise InstanceError(f"{path}: not an npy file, or cut short: {error}.") from None
 
 
 def _digits(value: float) -> str:

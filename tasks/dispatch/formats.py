@@ -242,7 +242,7 @@ def read_taillard(lines: list[Line], name: str, rules: Rules) -> list[JobShopIns
             first = after
         n, m = header(first, more=4)
         times = _block(left, "Times", n, first)
-        machines = _block(left, "Machines", n, first)
+        machines = _block(left, "Machines", n, times[-1])
         jobs = []
         for upper, row in zip(times, machines, strict=True):
             if len(upper.words) != len(row.words):
@@ -286,7 +286,7 @@ def _block(left: Iterator[Line], title: str, n: int, first: Line) -> list[Line]:
     for _ in range(n):
         row = next(left, None)
         if row is None or row.words[0][0] not in "+-.0123456789":
-            raise (row or line).error(
+            raise (row or (found or [line])[-1]).error(
                 f'expected {n} job lines, found {len(found)} below "{title}".'
             )
         found.append(row)

@@ -178,7 +178,9 @@ class JobShopInstance:
         wrong = exists & (self.times < 0)
         if wrong.any():
             raise InstanceError(f"{name}, {_place(wrong)}: negative time {self.times[wrong][0]}.")
-        if float(self.times[exists].astype(np.float64).sum()) > MAX_TOTAL_TIME:
+        times = self.times[exists]
+        rough = float(times.sum(dtype=np.float64))  # a sum of integers might overflow
+        if rough > 2 * MAX_TOTAL_TIME or int(times.sum()) > MAX_TOTAL_TIME:
             raise InstanceError(f"{name}: the times add up to more than 2**53.")
         self.machines[~exists] = -1
         self.times[~exists] = -1
