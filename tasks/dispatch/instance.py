@@ -81,7 +81,10 @@ class JobShopInstance:
         machines = np.full((len(jobs), longest), -1, np.int64)
         times = machines.copy()
         for j, job in enumerate(jobs):
-            pairs = np.asarray(job)
+            try:
+                pairs = np.asarray(job)
+            except (ValueError, OverflowError):
+                pairs = np.zeros(0)
             if pairs.ndim != 2 or pairs.shape[1] != 2:
                 raise InstanceError(f"{name}, job {j}: expected pairs of machine and time.")
             machines[j, : len(job)], times[j, : len(job)] = _integers(pairs, f"job {j}").T
@@ -203,7 +206,8 @@ def _integers(value: Any, what: str) -> np.ndarray:
     if array.dtype.kind in "iu" or array.size == 0:
         return np.array(array, np.int64)
     try:
-        exact = array.astype(np.int64)
+        with np.errstate(invalid="ignore"):
+            exact = array.astype(np.int64)
         if array.dtype.kind in "fO" and (exact == array).all():
             return exact
     except (TypeError, ValueError, OverflowError):

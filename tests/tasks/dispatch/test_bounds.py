@@ -39,16 +39,14 @@ def test_a_busy_machine_counts_its_shortest_head_and_tail() -> None:
 
 
 def test_one_machine_with_preemption_can_exceed_the_simple_bound() -> None:
-    # machine 1, (head, time, tail): (0, 4, 0), (1, 2, 9), (6, 3, 1): 0-1 first, 1-3 second,
-    # 3-6 first, 6-9 third: max(6 + 0, 3 + 9, 9 + 1) = 12; the longest job takes 12 too
-    hand = shop([(1, 4)], [(0, 1), (1, 2), (0, 9)], [(0, 6), (1, 3), (0, 1)])
-    # machine 0: heads 0, 3, 0, 9 with 1, 9, 6, 1 and tails 11, 0, 4, 0: work 17
-    assert machine_job_bound(hand) == 17
-    assert one_machine_bound(hand) == 17
-    # two operations with long heads or tails: each alone 10, together 5 + 2 + 2 + 5 at least
+    # machine 2, (head, time, tail): twice (5, 2, 5) cannot overlap, so 5 + 2 + 2 + 5
     pair = shop([(0, 5), (2, 2), (1, 5)], [(1, 5), (2, 2), (0, 5)], [(2, 1)])
     assert machine_job_bound(pair) == 12
-    assert one_machine_bound(pair) == 5 + 2 + 2 + 5
+    assert one_machine_bound(pair) == 14
+    # machine 0: (0, 4, 0) is interrupted at 1 by two of (1, 2, 9), which end at 3 and 5
+    cut = shop([(0, 4)], [(1, 1), (0, 2), (2, 9)], [(3, 1), (0, 2), (4, 9)])
+    assert machine_job_bound(cut) == 12
+    assert one_machine_bound(cut) == 5 + 9
 
 
 def preemptive_by_ticks(heads: list, times: list, tails: list) -> int:
@@ -65,7 +63,7 @@ def preemptive_by_ticks(heads: list, times: list, tails: list) -> int:
         if not ready:
             go(now + 1, left, worst)
         for i in ready:
-            after = left[:i] + (left[i] - 1,) + left[i + 1 :]
+            after = (*left[:i], left[i] - 1, *left[i + 1 :])
             go(now + 1, after, max(worst, now + 1 + tails[i]) if after[i] == 0 else worst)
 
     go(0, tuple(times), 0)
