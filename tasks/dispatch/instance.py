@@ -208,7 +208,7 @@ def _integers(value: Any, what: str) -> np.ndarray:
     try:
         with np.errstate(invalid="ignore"):
             exact = array.astype(np.int64)
-        if array.dtype.kind in "fO" and (exact == array).all():
+        if array.dtype.kind in ("f", "O") and (exact == array).all():
             return exact
     except (TypeError, ValueError, OverflowError):
         pass

@@ -1,12 +1,16 @@
 """The classical instances: names and groups, published values, fetching without a network."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from gnnlab.errors import DataError
-from gnnlab.tasks.dispatch import Published, datasets
+from gnnlab.tasks.dispatch import Published, datasets, read_instance, write_instance
+from gnnlab.tasks.dispatch.files import standard_text
 from gnnlab.tasks.dispatch.generate import taillard_exact
+
+DATA = Path(os.environ.get("GNNLAB_DATA", "nowhere"), "scheduling", "instances")
 
 # as the public source has it: comments, aligned columns
 FT06 = b"""#++++++++++++++
@@ -165,7 +169,14 @@ def test_shared_data_comes_before_the_cache_and_is_checked(
 
 def test_hashes_belong_to_the_instances_they_name(cache: Path) -> None:
     # Taillard 1993 publishes ta01 as two seeds: an origin that has no part in the table
-    from gnnlab.tasks.dispatch.files import standard_text
-
     ta01 = standard_text(taillard_exact(15, 15, 840612802, 398197754)).encode()
     assert datasets.fetch("ta01", download=lambda _: ta01)[0].read_bytes() == ta01
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs GNNLAB_DATA with scheduling/instances")
+def test_the_shipped_files_are_written_byte_for_byte(tmp_path: Path) -> None:
+    for name in datasets.CLASSICAL:
+        content = (DATA / f"{name}.txt").read_bytes()
+        assert write_instance(
+            read_instance(DATA / f"{name}.txt"), tmp_path / name
+        ).read_bytes() == (content)
