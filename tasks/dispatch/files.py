@@ -1,4 +1,4 @@
-"""Reads and writes job shops in the file formats in use; `formats` holds the text ones."""
+"""Reads and writes job shops in the file formats in use; `_formats` holds the text ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gnnlab.errors import ConfigError, did_you_mean
-from gnnlab.tasks.dispatch.formats import (
+from gnnlab.tasks.dispatch._formats import (
     TEXT_READERS,
     TEXT_WRITERS,
     Job,
@@ -22,8 +22,8 @@ from gnnlab.tasks.dispatch.formats import (
     lines_of,
     write_standard,
 )
+from gnnlab.tasks.dispatch._jsonfile import read_json, to_json
 from gnnlab.tasks.dispatch.instance import MAX_OPERATIONS, InstanceError, JobShopInstance
-from gnnlab.tasks.dispatch.jsonfile import read_json, to_json
 
 __all__ = [
     "FORMATS",

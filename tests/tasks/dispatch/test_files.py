@@ -232,6 +232,8 @@ def test_reentrant_jobs_end_in_minus_one(put) -> None:
         read_instance(put("2 4\n0 3 -1 -1\n2 1\n", "shop.dct"))
     with pytest.raises(InstanceError, match="line 2: the job has no operation"):
         read_instance(put("1 4\n-1 -1\n", "shop.dct"))
+    with pytest.raises(InstanceError, match=r'line 2: machine index out of range.*format="dct"'):
+        read_instance(put(text), strict=False)
 
 
 def rows(*values: tuple) -> list[dict]:

@@ -182,6 +182,10 @@ def read_standard(lines: list[Line], name: str, rules: Rules) -> list[JobShopIns
     """Reads `n m` and n lines of machine and time pairs."""
     n, m = header(lines[0])
     rows = _job_lines(lines, n, rules)
+    if all(row.words[-2:] == [_END, _END] for row in rows):
+        raise rows[0].error(
+            'machine index out of range: -1. Jobs that end in -1 -1 need format="dct".'
+        )
     jobs = [row.pairs(row.words, rules) for row in rows]
     return [build(name, jobs, m, strict=rules.strict, base=rules.machine_base)]
 

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from gnnlab.tasks.dispatch.formats import Job, Line, Rules, build
+from gnnlab.tasks.dispatch._formats import Job, Line, Rules, build
 from gnnlab.tasks.dispatch.instance import MAX_OPERATIONS, InstanceError, JobShopInstance
 
 __all__ = ["read_json", "to_json"]
