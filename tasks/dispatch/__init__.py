@@ -1,5 +1,14 @@
 """Dispatching: decides which job a free machine takes next, with or without buffers."""
 
+from gnnlab.tasks.dispatch.bounds import machine_job_bound, one_machine_bound, serial_bound
+from gnnlab.tasks.dispatch.datasets import Published, published
+from gnnlab.tasks.dispatch.files import (
+    read_instance,
+    read_instances,
+    read_matrix_pair,
+    write_instance,
+    write_matrix_pair,
+)
 from gnnlab.tasks.dispatch.instance import InstanceError, JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
 from gnnlab.tasks.dispatch.schedule import Schedule
@@ -9,9 +18,19 @@ __all__ = [
     "Cuts",
     "InstanceError",
     "JobShopInstance",
+    "Published",
     "RandomTrace",
     "Schedule",
     "ShopOptions",
     "Shutdowns",
     "WindowTrace",
+    "machine_job_bound",
+    "one_machine_bound",
+    "published",
+    "read_instance",
+    "read_instances",
+    "read_matrix_pair",
+    "serial_bound",
+    "write_instance",
+    "write_matrix_pair",
 ]

@@ -279,7 +279,10 @@ def _arrays(problems: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
         sizes = np.tile(np.array([jobs, problems.num_machines, longest], np.int64), (count, 1))
         return sizes, *(map(_int64, (problems.machines, problems.times, problems.lengths)))
     sizes = np.array([(*p.machines.shape, p.num_machines) for p in problems], np.int64)
-    flat = [np.concatenate([getattr(p, f).ravel() for p in problems]) for f in ("machines", "times", "lengths")]
+    flat = [
+        np.concatenate([getattr(p, f).ravel() for p in problems])
+        for f in ("machines", "times", "lengths")
+    ]
     return np.ascontiguousarray(sizes[:, [0, 2, 1]]), *map(_int64, flat)
 
 

@@ -81,7 +81,10 @@ class JobShopInstance:
         machines = np.full((len(jobs), longest), -1, np.int64)
         times = machines.copy()
         for j, job in enumerate(jobs):
-            pairs = np.asarray(job)
+            try:
+                pairs = np.asarray(job)
+            except (ValueError, OverflowError):
+                pairs = np.zeros(0)
             if pairs.ndim != 2 or pairs.shape[1] != 2:
                 raise InstanceError(f"{name}, job {j}: expected pairs of machine and time.")
             machines[j, : len(job)], times[j, : len(job)] = _integers(pairs, f"job {j}").T
@@ -178,7 +181,9 @@ class JobShopInstance:
         wrong = exists & (self.times < 0)
         if wrong.any():
             raise InstanceError(f"{name}, {_place(wrong)}: negative time {self.times[wrong][0]}.")
-        if float(self.times[exists].astype(np.float64).sum()) > MAX_TOTAL_TIME:
+        times = self.times[exists]
+        rough = float(times.sum(dtype=np.float64))  # a sum of integers might overflow
+        if rough > 2 * MAX_TOTAL_TIME or int(times.sum()) > MAX_TOTAL_TIME:
             raise InstanceError(f"{name}: the times add up to more than 2**53.")
         self.machines[~exists] = -1
         self.times[~exists] = -1
@@ -201,8 +206,9 @@ def _integers(value: Any, what: str) -> np.ndarray:
     if array.dtype.kind in "iu" or array.size == 0:
         return np.array(array, np.int64)
     try:
-        exact = array.astype(np.int64)
-        if array.dtype.kind in "fO" and (exact == array).all():
+        with np.errstate(invalid="ignore"):
+            exact = array.astype(np.int64)
+        if array.dtype.kind in ("f", "O") and (exact == array).all():
             return exact
     except (TypeError, ValueError, OverflowError):
         pass

@@ -6,7 +6,7 @@ import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 import numpy as np
 
@@ -121,25 +121,36 @@ class Schedule:
         if path.suffix.lower() != ".csv":
             try:
                 value = json.loads(text)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # ValueError: numbers without end
                 raise DataError(f"{path}: not JSON: {error}.") from None
             return cls.from_json(value, str(path))
+        return cls(path.stem, mode or "bws", *_read_csv(text, path))
+
+
+def _read_csv(text: str, path: Path) -> tuple[int, np.ndarray]:
+    """Returns the largest end and the rows."""
+    try:
         rows = list(csv.reader(text.splitlines()))
-        if not rows or [c.strip() for c in rows[0]] != _HEADER:
-            raise DataError(f"{path}, line 1: expected the header {','.join(_HEADER)}.")
-        numbers = []
-        for line, row in enumerate(rows[1:], 2):
-            if not row:
-                continue
-            try:
-                numbers.append([int(c) for c in row])
-            except ValueError:
-                raise DataError(f"{path}, line {line}: not an integer in {row}.") from None
-            if len(row) != 6:
-                raise DataError(f"{path}, line {line}: expected six values, found {len(row)}.")
-        ops = np.array(numbers, np.int64).reshape(-1, 6)
-        return cls(path.stem, mode or "bws", int(ops[:, 4].max(initial=0)), ops)
+    except csv.Error as error:
+        raise DataError(f"{path}: no table: {error}.") from None
+    if not rows or [c.strip() for c in rows[0]] != _HEADER:
+        raise DataError(f"{path}, line 1: expected the header {','.join(_HEADER)}.")
+    numbers = []
+    for line, row in enumerate(rows[1:], 2):
+        if not row:
+            continue
+        if len(row) != 6:
+            raise DataError(f"{path}, line {line}: expected six values, found {len(row)}.")
+        try:
+            values = [int(c) for c in row]
+        except ValueError:
+            raise DataError(f"{path}, line {line}: not an integer in {row}.") from None
+        if not all(map(_is_integer, values)):
+            raise DataError(f"{path}, line {line}: a number is too large.")
+        numbers.append(values)
+    ops = np.array(numbers, np.int64).reshape(-1, 6)
+    return int(ops[:, 4].max(initial=0)), ops
 
 
-def _is_integer(value: Any) -> bool:
+def _is_integer(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**62

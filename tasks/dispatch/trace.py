@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from gnnlab.errors import ConfigError, DataError
+from gnnlab.errors import ConfigError, DataError, did_you_mean
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 
 __all__ = ["Cuts", "RandomTrace", "Shutdowns", "Trace", "WindowTrace"]
@@ -25,6 +25,7 @@ __all__ = ["Cuts", "RandomTrace", "Shutdowns", "Trace", "WindowTrace"]
 FORMAT = "gnnlab.trace/1"
 NEVER = 2**60
 Window = tuple[int, int]
+_DURATIONS = ("uniform", "fixed", "geometric")
 Duration = Literal["uniform", "fixed", "geometric"] | Callable[[float], int]
 
 
@@ -98,15 +99,18 @@ class WindowTrace:
         """
         try:
             value = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # not text, not JSON, endless numbers
             raise DataError(f"{path}: not JSON: {error}.") from None
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise DataError(f'{path}: no trace: its "format" is not "{FORMAT}".')
         windows = value.get("windows")
         if not isinstance(windows, list) or not all(isinstance(m, list) for m in windows):
             raise DataError(f'{path}: "windows" is not a list of lists, one per machine.')
+        seed = value.get("seed")
+        if not (seed is None or (isinstance(seed, int) and not isinstance(seed, bool))):
+            raise DataError(f'{path}: "seed" is {seed!r:.40}, neither an integer nor null.')
         try:
-            return cls(windows, value.get("seed"))
+            return cls(windows, seed)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
 
@@ -137,6 +141,10 @@ class Shutdowns:
             raise ConfigError(f"shutdown probability is {self.prob}; it must be in [0, 1).")
         if not 1 <= self.low <= self.high:
             raise ConfigError(f"repairs take {self.low}..{self.high}; 1 <= low <= high must hold.")
+        if not callable(self.duration) and self.duration not in _DURATIONS:
+            raise ConfigError(
+                f'unknown duration "{self.duration}".{did_you_mean(self.duration, _DURATIONS)}'
+            )
 
     def draw(self, uniform: float) -> int:
         """Returns the duration that belongs to a uniform number in [0, 1)."""
@@ -226,6 +234,8 @@ class Cuts:
         """
         if not 0 <= prob <= 1:
             raise ConfigError(f"cut probability is {prob}; it must be in [0, 1].")
+        if not 0 <= seed < 2**63:
+            raise ConfigError(f"cut seed is {seed}; it must be in 0..2**63 - 1.")
         how = shutdowns or Shutdowns()
         after = np.full(instance.times.shape, -1, np.int64)
         duration = np.zeros_like(after)
@@ -246,4 +256,9 @@ class Cuts:
 
 def _geometric(uniform: float, prob: float) -> int:
     """Returns the trial of the first success, 1 or more, for a uniform number in [0, 1)."""
-    return min(NEVER // 4, 1 + math.floor(math.log(1 - uniform) / math.log(1 - prob)))
+    if prob >= 1:
+        return 1
+    scale = math.log(1 - prob)
+    if scale == 0:  # too small a probability to tell from 0
+        return NEVER // 4
+    return min(NEVER // 4, 1 + math.floor(math.log(1 - uniform) / scale))
