@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from gnnlab.errors import ConfigError, did_you_mean
@@ -21,7 +22,7 @@ By = Literal["machine", "job"]
 
 # The first seven are Okabe and Ito's; each next one is the colour farthest (in OKLab) from all
 # before it, the first ten also as seen without red or green cones. Neither greys nor near-whites.
-_PALETTE = """
+_COLORS = """
 E69F00 56B4E9 009E73 F0E442 0072B2 D55E00 CC79A7 781E00 96F0F0 5A2D69 005A00 FFB4FF 69D25A
 B42D69 874BC3 78693C 003CA5 FFC3A5 A587FF 004B5A 969600 69FFA5 96C3A5 FF8778 7887B4 A53C00
 B49678 008700 5A78F0 B4C3F0 007869 695A87 87004B E14B69 5A4B1E F087F0 A56969 872D87 5A3CA5
@@ -30,7 +31,8 @@ B49678 008700 5A78F0 B4C3F0 007869 695A87 87004B E14B69 5A4B1E F087F0 A56969 872
 D27869 FF780F D269D2 00FFE1 A5E169 6996FF C33C3C E1D2FF FFA5C3 D2872D FFA569 964B5A 6969B4
 690F87 879669 2D5A3C 4B1E96 4BC3C3 A53CA5 F06987 E15AA5 3C3C87 A587A5 87D2E1 D296D2 00A5C3
 5A9600 B45A2D 87E1A5 E19669 96B4FF 4B5AA5 962D5A B4C378 874B00
-""".split()
+"""
+_PALETTE = _COLORS.split()
 
 
 class Bar(NamedTuple):
@@ -40,7 +42,7 @@ class Bar(NamedTuple):
     """Row of the chart, from 0."""
     job: int
     """Number of the job."""
-    index: int
+    op: int
     """Number of the operation in its job."""
     machine: int
     """Number of the machine."""
@@ -54,7 +56,7 @@ class Bar(NamedTuple):
     @property
     def label(self) -> str:
         """Job and operation, as "j.i"."""
-        return f"{self.job}.{self.index}"
+        return f"{self.job}.{self.op}"
 
 
 class Down(NamedTuple):
@@ -115,6 +117,11 @@ class GanttLayout:
     def jobs(self) -> list[int]:
         """Numbers of the jobs that occur, ascending."""
         return sorted({bar.job for bar in self.bars})
+
+    @property
+    def longest_row(self) -> int:
+        """Operations of the row that has most."""
+        return max(Counter(bar.row for bar in self.bars).values(), default=0)
 
     @property
     def caption(self) -> str:
@@ -213,9 +220,7 @@ def windows_before(trace: Trace, machine: int, horizon: int) -> Iterator[tuple[i
         index += 1
 
 
-def _downs(
-    bars: list[Bar], num_rows: int, by: By, trace: Trace, horizon: int
-) -> Iterator[Down]:
+def _downs(bars: list[Bar], num_rows: int, by: By, trace: Trace, horizon: int) -> Iterator[Down]:
     if by == "machine":
         for row in range(num_rows):
             for a, b in windows_before(trace, row, horizon):
@@ -255,13 +260,13 @@ def _moves(bars: list[Bar]) -> dict[int, list[_Move]]:
     stays: list[list[int]] = []  # job, machine, start, departure, number of the last operation
     for bar in bars:
         last = stays[-1] if stays else [-1] * 5
-        if last[:2] == [bar.job, bar.machine] and last[4] == bar.index - 1:
-            last[3:] = bar.depart, bar.index
+        if last[:2] == [bar.job, bar.machine] and last[4] == bar.op - 1:
+            last[3:] = bar.depart, bar.op
         else:
-            stays.append([bar.job, bar.machine, bar.start, bar.depart, bar.index])
-    first = {(bar.job, bar.index): bar.start for bar in bars}
+            stays.append([bar.job, bar.machine, bar.start, bar.depart, bar.op])
+    first = {(bar.job, bar.op): bar.start for bar in bars}
     moves = defaultdict(list)
-    for old, new in zip(stays, stays[1:], strict=False):
+    for old, new in pairwise(stays):
         if old[0] == new[0] and first.get((old[0], old[4] + 1)) == new[2] == old[3]:
             moves[new[2]].append(_Move(old[0], old[1], new[1], old[2], new[3]))
     return moves

@@ -89,8 +89,9 @@ def plot_gantt(
     layout = gantt_layout(schedule, trace, by)
     figures = needs("matplotlib.figure", "plot_gantt", "viz")
     if ax is None:
+        wide = max(12, min(40, 0.24 * layout.longest_row))
         inches = 1.5 + max(0.14, min(0.4, 8 / max(1, len(layout.rows)))) * len(layout.rows)
-        fig = figures.Figure(figsize=(12, inches), layout="constrained")
+        fig = figures.Figure(figsize=(wide, inches), layout="constrained")
         needs("matplotlib.backends.backend_agg", "plot_gantt", "viz").FigureCanvasAgg(fig)
         ax = fig.add_subplot()
     _draw_bars(layout, ax)
@@ -141,17 +142,22 @@ def _draw_bars(layout: GanttLayout, ax: Any) -> None:
 
 
 def _draw_ties(layout: GanttLayout, ax: Any) -> None:
+    many = len(layout.ties) > 60 * ax.figure.get_figwidth() / 12
+    width, size, alpha = (0.6, 1.5, 0.5) if many else (1.5, 4, 1)
     for tie in layout.ties:
         x = [tie.time + tie.lane * layout.horizon / 250] * len(tie.rows)
-        ax.plot(x, tie.rows, color="white", linewidth=3.5, alpha=0.75, zorder=4)
+        if not many:
+            ax.plot(x, tie.rows, color="white", linewidth=3.5, alpha=0.75, zorder=4)
         ax.plot(
             x,
             tie.rows,
             color="#111111",
-            linewidth=1.5,
+            linewidth=width,
             marker="o",
-            markersize=4,
+            markersize=size,
             markerfacecolor="white",
+            markeredgewidth=width,
+            alpha=alpha,
             zorder=5,
         )
 
@@ -197,17 +203,18 @@ def _draw_legend(layout: GanttLayout, ax: Any) -> None:
     if layout.downs:
         handles.append(patch(facecolor="#6e7781", alpha=0.72, label="machine down"))
     if layout.ties:
-        handles.append(line([], [], color="#111111", marker="o", markerfacecolor="white",
-                            label="swap"))
+        handles.append(
+            line([], [], color="#111111", marker="o", markerfacecolor="white", label="swap")
+        )
     if 1 < len(jobs) <= 30:
         handles += [patch(facecolor=job_color(job), label=f"J{job}") for job in jobs]
     if handles:
-        ax.figure.legend(
-            handles=handles, loc="outside lower center", ncols=14, frameon=False, fontsize=8
-        ) if False else ax.legend(
+        shift = needs("matplotlib.transforms", "plot_gantt", "viz").ScaledTranslation
+        ax.legend(
             handles=handles,
             loc="upper left",
-            bbox_to_anchor=(0, -0.1),
+            bbox_to_anchor=(0, 0),
+            bbox_transform=ax.transAxes + shift(0, -0.42, ax.figure.dpi_scale_trans),
             ncols=min(len(handles), 12),
             frameon=False,
             fontsize=8,
@@ -217,7 +224,6 @@ def _draw_legend(layout: GanttLayout, ax: Any) -> None:
 def _draw_labels(layout: GanttLayout, ax: Any) -> None:
     """Writes "j.i" where it fits, going by the size of the axes now."""
     fig = ax.figure
-    fig.draw_without_rendering()
     box = ax.get_window_extent()
     across = box.width / fig.dpi * 72 / (layout.horizon * 1.01)  # points per unit of time
     if box.height / fig.dpi * 72 / max(1, len(layout.rows)) < 14:

@@ -36,6 +36,8 @@ _STYLE = """
 .gantt .tie{stroke:#111111;stroke-width:2;fill:none}
 .gantt .halo{stroke:#ffffff;stroke-width:4;stroke-opacity:.75}
 .gantt .dot{fill:#ffffff;stroke:#111111;stroke-width:1.5}
+.gantt .many .tie{stroke-width:1;stroke-opacity:.4}
+.gantt .many .dot{stroke-width:.7}
 .gantt .end{stroke:#c1121f;stroke-width:1.5;stroke-dasharray:5 3}
 .gantt .end-label{fill:#c1121f;font-weight:600}
 .gantt .label{font-size:11px;text-anchor:middle;pointer-events:none}
@@ -64,7 +66,7 @@ def gantt_svg(
     trace: Trace | None = None,
     by: By = "machine",
     title: str | None = None,
-    width: int = 1200,
+    width: int | None = None,
 ) -> str:
     """Returns a Gantt chart as a complete SVG document.
 
@@ -73,7 +75,7 @@ def gantt_svg(
         trace: the shutdowns it met; None draws none.
         by: "machine" or "job": what a row is.
         title: the heading; None is instance and mode.
-        width: of the picture, in pixels, 200 or more.
+        width: of the picture, in pixels, 200 or more; None is 1200, more for long rows.
 
     Raises:
         ConfigError: for an unknown `by` or a width below 200.
@@ -84,7 +86,7 @@ def gantt_svg(
         >>> gantt_svg(Schedule("tiny", "bws", 5, np.array(rows))).count('class="op ')
         4
     """
-    if width < 200:
+    if width is not None and width < 200:
         raise ConfigError(f"a picture {width} pixels wide shows nothing; it must be 200 or more.")
     return _Drawing(gantt_layout(schedule, trace, by), title, width).document()
 
@@ -94,7 +96,7 @@ def gantt_html(
     trace: Trace | None = None,
     by: By = "machine",
     title: str | None = None,
-    width: int = 1200,
+    width: int | None = None,
 ) -> str:
     """Returns a Gantt chart as a complete HTML page around the SVG of `gantt_svg`.
 
@@ -103,7 +105,7 @@ def gantt_html(
         trace: the shutdowns it met; None draws none.
         by: "machine" or "job": what a row is.
         title: the heading; None is instance and mode.
-        width: of the picture, in pixels, 200 or more.
+        width: of the picture, in pixels, 200 or more; None is 1200, more for long rows.
 
     Raises:
         ConfigError: for an unknown `by` or a width below 200.
@@ -121,21 +123,22 @@ def gantt_html(
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{heading}</title>\n<style>body{{margin:12px;background:#ffffff}}"
-        "svg{max-width:100%;height:auto}"
+        "div{overflow-x:auto}"
         "@media (prefers-color-scheme:dark){body{background:#0d1117}}</style>\n</head>\n"
-        f"<body>\n{picture}</body>\n</html>\n"
+        f"<body>\n<div>\n{picture}</div>\n</body>\n</html>\n"
     )
 
 
 class _Drawing:
     """Places a layout on a picture; all measures are pixels."""
 
-    def __init__(self, layout: GanttLayout, title: str | None, width: int) -> None:
-        self.layout, self.width = layout, width
+    def __init__(self, layout: GanttLayout, title: str | None, width: int | None) -> None:
+        self.layout = layout
+        self.width = width or max(1200, min(4000, 24 * layout.longest_row))
         self.title = layout.title if title is None else title
         self.pitch = max(12.0, min(34.0, 640 / max(1, len(layout.rows))))
         self.left = 14 + _CHARACTER * 1.2 * max([2, *map(len, layout.row_labels)])
-        self.plot = width - self.left - 24
+        self.plot = self.width - self.left - 24
         self.base = _TOP + self.pitch * len(layout.rows)
         self.legend = list(self._legend(self.base + _BOTTOM + 14))
         self.height = self.base + _BOTTOM + self.legend_height + 8
@@ -154,8 +157,8 @@ class _Drawing:
             *self._frame(),
             *(self._bar(bar) for bar in self.layout.bars),
             *self._downs(),
-            *self._labels(),
             *self._ties(),
+            *self._labels(),
             *self._end(),
             *self.legend,
             "</svg>",
@@ -180,7 +183,9 @@ class _Drawing:
         jobs = self.layout.jobs
         fills = (f".gantt .j{j} .bar{{fill:{job_color(j)}}}\n" for j in jobs)
         dims = (
-            f".gantt:has(.j{j}:hover) .op:not(.j{j}){{opacity:.25}}\n" for j in jobs if len(jobs) > 1
+            f".gantt:has(.j{j}:hover) .op:not(.j{j}){{opacity:.25}}\n"
+            for j in jobs
+            if len(jobs) > 1
         )
         return "".join([*fills, *dims])
 
@@ -205,7 +210,7 @@ class _Drawing:
 
     def _bar(self, bar: Bar) -> str:
         x, y, end = self.x(bar.start), self.y(bar.row), self.x(bar.end)
-        words = f"job {bar.job}, operation {bar.index}, machine {bar.machine}: {bar.start}-{bar.end}"
+        words = f"job {bar.job}, operation {bar.op}, machine {bar.machine}: {bar.start}-{bar.end}"
         parts = _rect("bar", x, y, max(end - x, 0.6), self.thick)
         if bar.depart > bar.end:
             words += f", blocked until {bar.depart}"
@@ -235,7 +240,8 @@ class _Drawing:
                 )
 
     def _ties(self) -> Iterator[str]:
-        radius = min(3.5, self.pitch / 5)
+        many = 18 * len(self.layout.ties) > self.plot
+        radius = min(1.8 if many else 3.5, self.pitch / 5)
         for tie in self.layout.ties:
             x = self.x(tie.time) + 5 * tie.lane
             ys = [_TOP + self.pitch * (row + 0.5) for row in tie.rows]
@@ -247,8 +253,10 @@ class _Drawing:
                 f'<circle class="dot" cx="{_number(x)}" cy="{_number(y)}" r="{_number(radius)}"/>'
                 for y in ys
             )
-            lines = _line("halo", x, ys[0], x, ys[-1]) + _line("tie", x, ys[0], x, ys[-1])
-            yield f'<g class="swap"><title>{words}</title>{lines}{dots}</g>'
+            line = _line("tie", x, ys[0], x, ys[-1])
+            if not many:
+                line = _line("halo", x, ys[0], x, ys[-1]) + line
+            yield f'<g class="swap{" many" if many else ""}"><title>{words}</title>{line}{dots}</g>'
 
     def _end(self) -> Iterator[str]:
         x = self.x(self.layout.makespan)
@@ -263,10 +271,13 @@ class _Drawing:
         layout, jobs = self.layout, self.layout.jobs
         x, self.legend_height = self.left, 22.0
         blocking = self._blocking_jobs()[:1]
-        entries = [(f'<g class="j{j}">' + _rect("bar", 0, 0, 22, 12) + "</g>", "processing")
-                   for j in jobs[:1]]
-        entries += [(_rect(f'bar" style="fill:url(#gantt-h{j})', 0, 0, 22, 12), "blocked")
-                    for j in blocking]
+        entries = [
+            (f'<g class="j{j}">' + _rect("bar", 0, 0, 22, 12) + "</g>", "processing")
+            for j in jobs[:1]
+        ]
+        entries += [
+            (_rect(f'bar" style="fill:url(#gantt-h{j})', 0, 0, 22, 12), "blocked") for j in blocking
+        ]
         if layout.downs:
             entries.append((_rect("down", 0, 0, 22, 12), "machine down"))
         if layout.ties:
@@ -275,8 +286,9 @@ class _Drawing:
             )
             entries.append((swatch, "swap"))
         if 1 < len(jobs) <= 30:
-            entries += [(f'<g class="j{j}">' + _rect("bar", 0, 0, 12, 12) + "</g>", f"J{j}")
-                        for j in jobs]
+            entries += [
+                (f'<g class="j{j}">' + _rect("bar", 0, 0, 12, 12) + "</g>", f"J{j}") for j in jobs
+            ]
         for swatch, words in entries:
             wide = 12 if words.startswith("J") else 22
             step = wide + 6 + _CHARACTER * 1.1 * len(words) + 12

@@ -71,8 +71,9 @@ def _cells(layout: GanttLayout, columns: int) -> list[str]:
 
     def fill(row: int, start: int, stop: int, letter: str) -> None:
         # Column c has its middle at (2c + 1) / (2 columns) of the horizon.
-        first, last = (-(-(2 * t * columns - layout.horizon) // (2 * layout.horizon))
-                       for t in (start, stop))
+        first, last = (
+            -(-(2 * t * columns - layout.horizon) // (2 * layout.horizon)) for t in (start, stop)
+        )
         lines[row][max(0, first) : max(0, last)] = letter * (max(0, last) - max(0, first))
 
     for bar in layout.bars:
@@ -86,7 +87,7 @@ def _cells(layout: GanttLayout, columns: int) -> list[str]:
 def _axis(horizon: int, columns: int) -> str:
     """Returns a line of times, each beginning at its column."""
     line = ""
-    for tick in nice_ticks(horizon, max(1, columns // max(2, len(str(horizon)) + 3))):
+    for tick in nice_ticks(horizon, max(1, columns // (len(str(horizon)) + 2))):
         place = tick * columns // horizon
         fits = place + len(str(tick)) <= columns + 1
         if not line or (place > len(line) and fits):
