@@ -140,8 +140,8 @@ class _Drawing:
         self.left = 14 + _CHARACTER * 1.2 * max([2, *map(len, layout.row_labels)])
         self.plot = self.width - self.left - 24
         self.base = _TOP + self.pitch * len(layout.rows)
-        self.legend = list(self._legend(self.base + _BOTTOM + 14))
-        self.height = self.base + _BOTTOM + self.legend_height + 8
+        self.legend, bottom = self._legend(self.base + _BOTTOM + 14)
+        self.height = bottom + 16
 
     def document(self) -> str:
         heading = _text(self.title)
@@ -266,39 +266,40 @@ class _Drawing:
             f'text-anchor="end">{self.layout.caption}</text>'
         )
 
-    def _legend(self, y: float) -> Iterator[str]:
-        """Swatches of what occurs, then of the jobs unless they are many; sets `legend_height`."""
-        layout, jobs = self.layout, self.layout.jobs
-        x, self.legend_height = self.left, 22.0
-        blocking = self._blocking_jobs()[:1]
-        entries = [
-            (f'<g class="j{j}">' + _rect("bar", 0, 0, 22, 12) + "</g>", "processing")
-            for j in jobs[:1]
-        ]
-        entries += [
-            (_rect(f'bar" style="fill:url(#gantt-h{j})', 0, 0, 22, 12), "blocked") for j in blocking
-        ]
-        if layout.downs:
-            entries.append((_rect("down", 0, 0, 22, 12), "machine down"))
-        if layout.ties:
-            swatch = _line("tie", 11, -2, 11, 14) + "".join(
-                f'<circle class="dot" cx="11" cy="{cy}" r="3"/>' for cy in (-1, 13)
-            )
-            entries.append((swatch, "swap"))
-        if 1 < len(jobs) <= 30:
-            entries += [
-                (f'<g class="j{j}">' + _rect("bar", 0, 0, 12, 12) + "</g>", f"J{j}") for j in jobs
-            ]
-        for swatch, words in entries:
-            wide = 12 if words.startswith("J") else 22
-            step = wide + 6 + _CHARACTER * 1.1 * len(words) + 12
+    def _legend(self, y: float) -> tuple[list[str], float]:
+        """Returns the legend, from height `y` on, and the height of its last line."""
+        lines, x = [], self.left
+        for swatch, wide, words in self._legend_entries():
+            step = wide + 18 + _CHARACTER * 1.1 * len(words)
             if x + step > self.width - 12 and x > self.left:
-                x, y, self.legend_height = self.left, y + 20, self.legend_height + 20
-            yield (
+                x, y = self.left, y + 20
+            lines.append(
                 f'<g transform="translate({_number(x)} {_number(y)})">{swatch}'
                 f'<text x="{wide + 6}" y="10.5">{words}</text></g>'
             )
             x += step
+        return lines, y + 14
+
+    def _legend_entries(self) -> Iterator[tuple[str, int, str]]:
+        """Yields picture, width and words: of what occurs, then of the jobs unless they are many.
+
+        The job swatches belong to their jobs: hovering over them shows where the job is.
+        """
+        jobs, blocking = self.layout.jobs, self._blocking_jobs()
+        if jobs:
+            yield _rect(f'bar" style="fill:{job_color(jobs[0])}', 0, 0, 22, 12), 22, "processing"
+        if blocking:
+            style = f"fill:url(#gantt-h{blocking[0]})"
+            yield _rect(f'bar" style="{style}', 0, 0, 22, 12), 22, "blocked"
+        if self.layout.downs:
+            yield _rect("down", 0, 0, 22, 12), 22, "machine down"
+        if self.layout.ties:
+            dot = '<circle class="dot" cx="11" cy="{}" r="3"/>'
+            line = _line("tie", 11, 0, 11, 12)
+            yield line + dot.format(0) + dot.format(12), 22, "swap"
+        if 1 < len(jobs) <= 30:
+            for j in jobs:
+                yield f'<g class="j{j}">{_rect("bar", 0, 0, 12, 12)}</g>', 12, f"J{j}"
 
 
 def _hatch(job: int) -> str:

@@ -21,8 +21,8 @@ def print_gantt(
     """Returns a Gantt chart as text, one line per machine.
 
     Jobs are 0-9, a-z, A-Z, then #; "-" is the blocked part of the job before it, "!" a shutdown
-    (also over a job), "^" in the last line a swap. A column shows what happens in its middle, so
-    what is much shorter than a column may not be seen.
+    (also over a job), "^" in the last line a swap. A column shows what happens in its middle;
+    operations that miss every middle are shown at their start if there is room.
 
     Args:
         schedule: what to draw.
@@ -41,7 +41,7 @@ def print_gantt(
         M0   |0000001111|
         M1   |1111110000|
         swap |      ^   |
-              0 1 2 3 4 5
+              0   2   4
     """
     if width < 20:
         raise ConfigError(f"a chart of width {width} shows nothing; it must be 20 or more.")
@@ -69,18 +69,27 @@ def _cells(layout: GanttLayout, columns: int) -> list[str]:
     """Returns a line of cells per row."""
     lines = [[" "] * columns for _ in layout.rows]
 
-    def fill(row: int, start: int, stop: int, letter: str) -> None:
-        # Column c has its middle at (2c + 1) / (2 columns) of the horizon.
-        first, last = (
-            -(-(2 * t * columns - layout.horizon) // (2 * layout.horizon)) for t in (start, stop)
+    def span(start: int, stop: int) -> slice:
+        """Columns with their middle, (2c + 1) / (2 columns) of the horizon, in [start, stop)."""
+        ends = (
+            (2 * t * columns + layout.horizon - 1) // (2 * layout.horizon) for t in (start, stop)
         )
-        lines[row][max(0, first) : max(0, last)] = letter * (max(0, last) - max(0, first))
+        return slice(*ends)
 
-    for bar in layout.bars:
-        fill(bar.row, bar.start, bar.end, _JOBS[bar.job] if bar.job < len(_JOBS) else "#")
-        fill(bar.row, bar.end, bar.depart, _BLOCKED)
+    def fill(row: int, where: slice, letter: str) -> None:
+        lines[row][where] = letter * (where.stop - where.start)
+
+    letters = [_JOBS[bar.job] if bar.job < len(_JOBS) else "#" for bar in layout.bars]
+    for bar, letter in zip(layout.bars, letters, strict=True):
+        fill(bar.row, span(bar.start, bar.end), letter)
+        fill(bar.row, span(bar.end, bar.depart), _BLOCKED)
+    for bar, letter in zip(layout.bars, letters, strict=True):
+        here = min(columns - 1, bar.start * columns // layout.horizon)
+        where = span(bar.start, bar.end)
+        if where.start == where.stop and lines[bar.row][here] in (" ", _BLOCKED):
+            lines[bar.row][here] = letter
     for down in layout.downs:
-        fill(down.row, down.start, down.stop, _DOWN)
+        fill(down.row, span(down.start, down.stop), _DOWN)
     return ["".join(line) for line in lines]
 
 

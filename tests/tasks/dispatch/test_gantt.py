@@ -297,6 +297,17 @@ J10 |aaaa            |
     assert print_gantt(schedule, width=22, by="job") == expected
 
 
+def test_text_chart_shows_short_operations_where_there_is_room() -> None:
+    # 16 columns for 160: operation 0.0 misses every middle; 1.0 takes no time and finds no room.
+    schedule = plan([[0, 0, 0, 0, 2, 60], [0, 1, 1, 60, 160, 160], [1, 0, 1, 75, 75, 75]])
+    expected = """\
+hand (bws), makespan 160
+M0 |0-----          |
+M1 |      0000000000|
+    0         100"""
+    assert print_gantt(schedule, width=21) == expected
+
+
 @pytest.mark.parametrize("width", [20, 37, 100])
 def test_text_charts_keep_to_their_width(width: int) -> None:
     lines = print_gantt(big(30, 8), width=width).splitlines()[1:]
