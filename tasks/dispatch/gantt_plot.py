@@ -229,7 +229,7 @@ def _draw_labels(layout: GanttLayout, ax: Any) -> None:
     if box.height / fig.dpi * 72 / max(1, len(layout.rows)) < 14:
         return
     for bar in layout.bars:
-        if (bar.end - bar.start) * across >= 5 * len(bar.label) + 3:
+        if (bar.end - bar.start) * across >= 4.3 * len(bar.label) + 2:
             ax.text(
                 (bar.start + bar.end) / 2,
                 bar.row,
