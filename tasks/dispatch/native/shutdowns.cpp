@@ -33,7 +33,10 @@ inline double to_unit(uint64_t word) { return static_cast<double>(word >> 11) * 
 
 // The trial of the first success; as gnnlab.tasks.dispatch.trace computes it.
 int64_t geometric(double u, double prob) {
-  const double trials = 1 + std::floor(std::log(1 - u) / std::log(1 - prob));
+  if (prob >= 1) return 1;
+  const double scale = std::log(1 - prob);
+  if (scale == 0) return kNever / 4;
+  const double trials = 1 + std::floor(std::log(1 - u) / scale);
   return trials < static_cast<double>(kNever / 4) ? static_cast<int64_t>(trials) : kNever / 4;
 }
 
