@@ -18,6 +18,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "shop_reset": [_P, _P, _L, _I],
     "shop_step": [_P, _P, _L, _P, _P, _P, _I],
     "shop_rules": [_P, _P, _L, _P, _P, _L, _P, _I],
+    "shop_search": [_P, _P, _L, _P, _L, _P, _I],
     "shop_mask": [_P, _P, _L, _P],
     "shop_state": [_P, _P, _L, _P],
     "shop_schedule": [_P, _L, _P],

@@ -34,6 +34,8 @@ int64_t carve(Row& r, char* base, int64_t n, int64_t m, int64_t longest) {
   c.take(r.place, n);
   c.take(r.occupant, m);
   c.take(r.queued, m);
+  c.take(r.last, m);
+  c.take(r.before, n * longest);
   c.take(r.status, n);
   c.take(r.holds, m);
   c.take(r.declined, m);

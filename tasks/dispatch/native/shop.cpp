@@ -33,6 +33,8 @@ void start(Row& r, int64_t j, int64_t k) {
   r.start[o] = r.began[k] = h.time;
   r.end[o] = r.until[k] = end_of_work(r, j, i, k, h.time);
   r.load[k] -= r.in->time[o];
+  r.before[o] = r.last[k];
+  r.last[k] = static_cast<int32_t>(o);
   r.occupant[k] = static_cast<int32_t>(j);
   r.place[j] = static_cast<int32_t>(k);
   r.status[j] = kProc;
@@ -318,6 +320,7 @@ void begin(Row& r) {
     r.down_to[k] = w.to;
     r.occupant[k] = -1;
     r.queued[k] = 0;
+    r.last[k] = -1;
     r.holds[k] = r.declined[k] = 0;
   }
   for (int64_t j = 0; j < n; ++j) {

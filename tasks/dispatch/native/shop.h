@@ -51,7 +51,8 @@ struct Row {
   uint64_t *queue;                                    // (M, words) jobs that wait for a machine
   uint64_t *outside;                                  // (words,) jobs not started
   int32_t *next, *place;                              // (J,) next operation; machine or -1
-  int32_t *occupant, *queued;                         // (M,) job or -1; size of queue
+  int32_t *occupant, *queued, *last;                  // (M,) job or -1; size of queue; last operation
+  int32_t *before;                                    // (J, L) operation before on the machine, or -1
   uint8_t *status;                                    // (J,)
   uint8_t *holds, *declined;                          // (M,) occupant goes on here; WAIT was said
   bool is_down(int64_t k) const { return down_from[k] <= head->time; }  // down_to > time always

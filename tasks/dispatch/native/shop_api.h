@@ -74,6 +74,13 @@ int gnnlab_shop_step(gnnlab_shop* shop, const int64_t* rows, int64_t count, cons
 int gnnlab_shop_rules(gnnlab_shop* shop, const int64_t* rows, int64_t count, const int64_t* rules,
                       const double* weights, int64_t num_rules, const uint64_t* seeds, int threads);
 
+/* Looks for a better schedule of each row by local search, and leaves the row at the best one's end.
+ * start (count, J * L) int64 with J, L of the row's instance (all rows of one size): start times of a
+ * schedule to begin from, or NULL: the best of a few rules. Simulated annealing over priorities of
+ * operations; allow_wait lets machines wait for operations that are about to come. */
+int gnnlab_shop_search(gnnlab_shop* shop, const int64_t* rows, int64_t count, const int64_t* start,
+                       int64_t evaluations, const uint64_t* seeds, int threads);
+
 /* mask (count, J + 1): legal actions, the last is WAIT; J the largest of the shop. */
 int gnnlab_shop_mask(const gnnlab_shop* shop, const int64_t* rows, int64_t count, uint8_t* mask);
 
