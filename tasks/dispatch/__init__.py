@@ -3,15 +3,19 @@
 from gnnlab.tasks.dispatch.instance import InstanceError, JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
 from gnnlab.tasks.dispatch.schedule import Schedule
+from gnnlab.tasks.dispatch.simulator import IllegalAction, Simulator, Status
 from gnnlab.tasks.dispatch.trace import Cuts, RandomTrace, Shutdowns, WindowTrace
 
 __all__ = [
     "Cuts",
+    "IllegalAction",
     "InstanceError",
     "JobShopInstance",
     "RandomTrace",
     "Schedule",
     "ShopOptions",
     "Shutdowns",
+    "Simulator",
+    "Status",
     "WindowTrace",
 ]
