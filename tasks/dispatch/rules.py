@@ -221,8 +221,9 @@ def parse_rule(text: str | Rule, seed: int = 0, due_dates: Sequence[float] | Non
     """
     if isinstance(text, Rule):
         return text
-    name, at, limit = text.strip().upper().partition("@")
-    if at:
+    name = text.strip().upper()
+    if "@" in name and not name.endswith(")"):
+        name, _, limit = name.rpartition("@")
         if not limit.strip().isdecimal():
             raise ConfigError(f'rule "{text}": "{limit}" is no number of jobs.')
         return parse_rule(name, seed, due_dates) @ int(limit)

@@ -442,9 +442,7 @@ class Simulator:
             return text + "an action is an integer."
         j = operator.index(action)
         if not 0 <= j <= self.num_jobs:
-            return (
-                text + f"actions are the jobs 0..{self.num_jobs - 1} and {self.num_jobs} to wait."
-            )
+            return text + f"actions are jobs 0..{self.num_jobs - 1}, and {self.num_jobs} to wait."
         if j == self.num_jobs:
             if not self.options.allow_wait:
                 return text + "waiting is not allowed; set allow_wait=True."
