@@ -24,7 +24,7 @@ __all__ = ["IllegalAction", "Simulator", "Status"]
 
 NOWHERE = -1
 NOBODY = -1
-MAX_RESTARTS = 1_000_000
+MAX_CUTS = 1_000_000
 
 
 class IllegalAction(GnnlabError, ValueError):
@@ -225,10 +225,14 @@ class Simulator:
         other.trace = _Begun(self.trace, self.time)
         for j in range(self.num_jobs):
             if self.status[j] == Status.PROC:
-                i = self.next_op[j] - 1
-                other.end[j][i] = other._processing_end(j, i, self.start[j][i], self.time)
+                other.end[j][self.next_op[j] - 1] = self.expected_end(j)
         other.cuts = None
         return other
+
+    def expected_end(self, j: int) -> int:
+        """Returns when job `j` is complete on its machine if no shutdown begins after now."""
+        i = self.next_op[j] - 1
+        return self._processing_end(j, i, self.start[j][i], known=self.time)
 
     def lower_bound(self) -> int:
         """Returns a bound on the makespan of all ways to go on: job by job, from machines' ends."""
@@ -384,26 +388,26 @@ class Simulator:
             j: the job.
             i: its operation.
             start: when it starts.
-            known: cuts that come later than this are left out.
+            known: shutdowns and cuts that begin later than this are left out.
         """
-        k, p = self.machines[j][i], self.times[j][i]
-        if self.cuts is not None and self.cuts.after[j, i] >= 0:
-            after, repair = int(self.cuts.after[j, i]), int(self.cuts.duration[j, i])
-            if start + after <= known:
-                return start + p + repair + (after if self.options.restart else 0)
+        k, p, restart = self.machines[j][i], self.times[j][i], self.options.restart
         end = start + p
         if p == 0:
             return end
-        index = 0 if known < math.inf else self._window[k]
-        for number in range(index, index + MAX_RESTARTS):
+        if self.cuts is not None and self.cuts.after[j, i] >= 0:
+            after, repair = int(self.cuts.after[j, i]), int(self.cuts.duration[j, i])
+            if start + after <= known:
+                return end + repair + (after if restart else 0)
+        first = self._window[k] if known == math.inf else 0
+        for number in range(first, first + MAX_CUTS):
             window = self.trace.window(k, number)
-            if window is None or window[0] >= end:
+            if window is None or window[0] >= end or window[0] > known:
                 return end
             if window[1] > start:
-                end = window[1] + p if self.options.restart else end + window[1] - window[0]
+                end = window[1] + p if restart else end + window[1] - window[0]
         raise ConfigError(
-            f"job {j}, operation {i}: it takes {p} and machine {k} is never up so long; "
-            f"{MAX_RESTARTS} shutdowns cut it. Use restart=False or a smaller probability."
+            f"job {j}, operation {i}: {MAX_CUTS} shutdowns cut it; it takes {p}, and machine {k} "
+            f"is hardly ever up so long. Use restart=False or a smaller probability."
         )
 
     def _may_move(self, j: int) -> bool:
