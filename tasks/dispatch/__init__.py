@@ -1,5 +1,9 @@
 """Dispatching: decide which job a free machine takes next, in job shops with and without buffers."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from gnnlab.tasks.dispatch.instance import InstanceError, JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
 from gnnlab.tasks.dispatch.rules import (
@@ -16,6 +20,9 @@ from gnnlab.tasks.dispatch.schedule import Schedule
 from gnnlab.tasks.dispatch.simulator import IllegalAction, Simulator, Status
 from gnnlab.tasks.dispatch.trace import Cuts, RandomTrace, Shutdowns, WindowTrace
 
+if TYPE_CHECKING:
+    from gnnlab.tasks.dispatch.environment import ShopEnv
+
 __all__ = [
     "RULES",
     "CompositeRule",
@@ -29,6 +36,7 @@ __all__ = [
     "RandomTrace",
     "Rule",
     "Schedule",
+    "ShopEnv",
     "ShopOptions",
     "Shutdowns",
     "Simulator",
@@ -37,3 +45,11 @@ __all__ = [
     "dispatch",
     "parse_rule",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ShopEnv":  # needs an optional package
+        from gnnlab.tasks.dispatch.environment import ShopEnv
+
+        return ShopEnv
+    raise AttributeError(f"module 'gnnlab.tasks.dispatch' has no attribute {name!r}")

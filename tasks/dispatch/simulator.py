@@ -72,6 +72,7 @@ class Simulator:
         done, deadlock, truncated: how the episode ended; none of them while it goes on.
         swaps: rotations of two or more jobs so far.
         steps: decisions so far, those taken by themselves included.
+        first_bound: the lower bound of the instance: its longest job or busiest machine.
         initial_reward: the whole reward, where an episode is over without a decision.
 
     Raises:
@@ -127,8 +128,8 @@ class Simulator:
         self.done = self.deadlock = self.truncated = False
         self.swaps = self.steps = 0
         self._elapsed = self._waited = 0
-        self._first_bound = self._bound = _machine_job_bound(self)
-        self.scale = max(1, self._first_bound) if scale is None else scale
+        self.first_bound = self._bound = _machine_job_bound(self)
+        self.scale = max(1, self.first_bound) if scale is None else scale
         if not self.scale > 0 or math.isinf(self.scale):
             raise ConfigError(f"scale is {scale}; it must be a positive number.")
         self._run_to_decision()
@@ -240,7 +241,7 @@ class Simulator:
         for j in range(self.num_jobs):
             if self.status[j] == Status.PROC:
                 free_at[self.location[j]] = self.end[j][self.next_op[j] - 1]
-        bound = self._first_bound
+        bound = self.first_bound
         for j, first in enumerate(self.next_op):
             end = self.end[j][first - 1] if first else 0
             for k, p in zip(self.machines[j][first:], self.times[j][first:], strict=True):

@@ -367,7 +367,7 @@ def test_every_episode_ends_in_a_schedule_that_keeps_the_rules(shop: Simulator, 
 @given(_shops(mode="bws", reward="delta_lb"), st.integers(0, 9))
 def test_the_bound_never_falls_and_its_growth_is_the_return(shop: Simulator, seed: int) -> None:
     rng = random.Random(seed)
-    first = shop._first_bound
+    first = shop.first_bound
     bounds = [first, shop.lower_bound()]
     total = shop.initial_reward
     while not shop.over:
