@@ -19,7 +19,7 @@ from gnnlab.tasks.dispatch.features import (
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
 from gnnlab.tasks.dispatch.schedule import Schedule
-from gnnlab.tasks.dispatch.simulator import Simulator
+from gnnlab.tasks.dispatch.simulator import IllegalAction, Simulator
 from gnnlab.tasks.dispatch.trace import RandomTrace, Shutdowns
 
 if TYPE_CHECKING:
@@ -175,8 +175,11 @@ class ShopEnv(gymnasium.Env[Observation, Any]):
             IllegalAction: saying why the action is not legal now.
         """
         shop = self.shop
-        waits = isinstance(action, int | np.integer) and action == self._size[0]
-        reward = shop.step(shop.num_jobs if waits else action)
+        if isinstance(action, int | np.integer) and action >= shop.num_jobs:
+            if action < self._size[0]:
+                raise IllegalAction(f"action {action}: the shop has {shop.num_jobs} jobs only.")
+            action = action - self._size[0] + shop.num_jobs
+        reward = shop.step(action)
         observation, info = self._observe()
         return observation, reward, shop.done or shop.deadlock, shop.truncated, info
 

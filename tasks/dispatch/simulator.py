@@ -285,10 +285,11 @@ class Simulator:
                 continue
             k = self.location[j]
             self.ready[j] = self.time
-            last = i == len(self.times[j]) - 1
-            if last or (self.options.mode == "jssp" and self.next_machine(j) != k):
-                self.status[j] = Status.DONE if last else Status.WAIT
+            last, buffers = i == len(self.times[j]) - 1, self.options.mode == "jssp"
+            if last or buffers:
                 self.depart[j][i] = self.time
+            if last or (buffers and self.next_machine(j) != k):
+                self.status[j] = Status.DONE if last else Status.WAIT
                 self.occupant[k] = NOBODY
                 self.location[j] = NOWHERE
                 self.inside -= last
@@ -370,7 +371,8 @@ class Simulator:
         """Starts job `j`'s next operation now, wherever the job is."""
         i, old, new = self.next_op[j], self.location[j], self.next_machine(j)
         if old != NOWHERE:
-            self.depart[j][i - 1] = self.time
+            if self.depart[j][i - 1] < 0:
+                self.depart[j][i - 1] = self.time
             if self.occupant[old] == j:
                 self.occupant[old] = NOBODY
         self.occupant[new] = j

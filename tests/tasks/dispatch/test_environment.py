@@ -36,8 +36,8 @@ def _env(*arguments: Any, **options: Any) -> Any:
     return ShopEnv(*arguments, **options)
 
 
-def _draw(generator: np.random.Generator) -> JobShopInstance:
-    n, m = int(generator.integers(2, 7)), int(generator.integers(2, 5))
+def _draw(generator: np.random.Generator, n: int | None = None) -> JobShopInstance:
+    n, m = n or int(generator.integers(2, 7)), int(generator.integers(2, 5))
     jobs = [[(int(k), int(generator.integers(1, 30))) for k in generator.permutation(m)]] * n
     return JobShopInstance.from_jobs(jobs)
 
@@ -138,7 +138,8 @@ def test_jobs_of_a_rotation_that_waits_for_a_repair_are_marked() -> None:
 def test_the_environment_passes_the_checks_of_gymnasium() -> None:
     checker = pytest.importorskip("gymnasium.utils.env_checker")
     checker.check_env(_env(SWAP))
-    checker.check_env(_env(_draw, Shutdowns(prob=0.01), size=(7, 5, 5)))
+    instances = lambda generator: _draw(generator, 4)  # noqa: E731
+    checker.check_env(_env(instances, Shutdowns(prob=0.01), size=(4, 5, 5)))
 
 
 def test_the_environment_plays_what_the_simulator_plays() -> None:
@@ -176,6 +177,12 @@ def test_drawn_shops_fit_the_spaces_and_waiting_is_the_last_action() -> None:
         assert not info["action_mask"].any()
         assert not observation["op_mask"].any()
     assert waits
+    env.reset(options={"instance": SWAP})
+    env.step(0)
+    with pytest.raises(IllegalAction, match="action 2: the shop has 2 jobs only"):
+        env.step(2)
+    env.step(9)
+    assert env.shop.time == 3
 
 
 def test_the_same_seeds_give_the_same_episode() -> None:

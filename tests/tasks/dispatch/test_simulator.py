@@ -152,6 +152,7 @@ def test_a_job_keeps_its_machine_for_two_operations_in_a_row(mode: str) -> None:
     assert (shop.time, shop.legal()) == (7, [1])
     _run(shop)
     assert (shop.start, shop.swaps) == ([[0, 4], [7]], 0)
+    assert shop.depart[0] == [2 if mode == "jssp" else 4, 7]
 
 
 @pytest.mark.parametrize(("unload", "start"), [(True, 3), (False, 6)])
@@ -335,11 +336,11 @@ def _check(shop: Simulator) -> None:
             assert not _is_down(shop, k, s)
             assert c == _work(shop, k, s, p)
             last = i == len(times) - 1
-            keeps = not last and (shop.options.mode != "jssp" or machines[i + 1] == k)
-            assert d == (shop.start[j][i + 1] if keeps else c)
-            if not last and machines[i + 1] != k and not shop.options.unload_when_down:
-                assert shop.options.mode == "jssp" or not _is_down(shop, k, d)
-            stays.setdefault(k, []).append((s, d, j))
+            blocks = not last and shop.options.mode != "jssp"
+            assert d == (shop.start[j][i + 1] if blocks else c)
+            assert shop.options.unload_when_down or not blocks or not _is_down(shop, k, d)
+            keeps = not last and machines[i + 1] == k
+            stays.setdefault(k, []).append((s, shop.start[j][i + 1] if keeps else d, j))
             ready = c
     for machine in stays.values():
         for (s, d, _), (t, e, _) in itertools.combinations(machine, 2):
