@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gnnlab.tasks.dispatch.illegal import IllegalAction
 from gnnlab.tasks.dispatch.instance import InstanceError, JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
 from gnnlab.tasks.dispatch.rules import (
@@ -17,7 +18,7 @@ from gnnlab.tasks.dispatch.rules import (
     parse_rule,
 )
 from gnnlab.tasks.dispatch.schedule import Schedule
-from gnnlab.tasks.dispatch.simulator import IllegalAction, Simulator, Status
+from gnnlab.tasks.dispatch.simulator import Simulator, Status
 from gnnlab.tasks.dispatch.trace import Cuts, RandomTrace, Shutdowns, WindowTrace
 
 if TYPE_CHECKING:

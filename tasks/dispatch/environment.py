@@ -16,10 +16,11 @@ from gnnlab.tasks.dispatch.features import (
     machine_features,
     operation_features,
 )
+from gnnlab.tasks.dispatch.illegal import IllegalAction
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
 from gnnlab.tasks.dispatch.schedule import Schedule
-from gnnlab.tasks.dispatch.simulator import IllegalAction, Simulator
+from gnnlab.tasks.dispatch.simulator import Simulator
 from gnnlab.tasks.dispatch.trace import RandomTrace, Shutdowns
 
 if TYPE_CHECKING:

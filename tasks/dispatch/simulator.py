@@ -14,21 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from gnnlab.errors import ConfigError, GnnlabError
+from gnnlab.errors import ConfigError
+from gnnlab.tasks.dispatch.illegal import IllegalAction, is_integer, why_illegal
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
+from gnnlab.tasks.dispatch.processing import Begun, processing_end
 from gnnlab.tasks.dispatch.schedule import Schedule
 from gnnlab.tasks.dispatch.trace import Cuts, Trace, WindowTrace
 
-__all__ = ["IllegalAction", "Simulator", "Status"]
+__all__ = ["Simulator", "Status"]
 
 NOWHERE = -1
 NOBODY = -1
-MAX_CUTS = 1_000_000
-
-
-class IllegalAction(GnnlabError, ValueError):
-    """An action that the state of the shop does not allow; its text says why."""
 
 
 class Status(IntEnum):
@@ -176,22 +173,21 @@ class Simulator:
         Raises:
             IllegalAction: saying why the action is not legal now.
         """
-        integer = hasattr(action, "__index__") and not isinstance(action, bool)
-        if not integer or operator.index(action) not in self.legal():
-            raise IllegalAction(self._why_illegal(action, integer))
+        if not is_integer(action) or operator.index(action) not in self.legal():
+            raise IllegalAction(why_illegal(self, action))
         self._take(operator.index(action))
         self._run_to_decision()
         return self._reward()
 
     def open_machines(self) -> list[int]:
         """Returns the machines to decide about now: up, empty, wanted, and not declined."""
-        wanted = {self.next_machine(j) for j in range(self.num_jobs) if self._may_move(j)}
+        wanted = {self.next_machine(j) for j in range(self.num_jobs) if self.may_move(j)}
         return sorted(k for k in wanted if self._is_free(k) and k not in self.declined)
 
     def candidates(self, k: int) -> list[int]:
         """Returns the jobs that wait for machine `k` and may move to it once it is free."""
         jobs = range(self.num_jobs)
-        return [j for j in jobs if self._may_move(j) and self.next_machine(j) == k]
+        return [j for j in jobs if self.may_move(j) and self.next_machine(j) == k]
 
     def next_machine(self, j: int, after: int = 0) -> int:
         """Returns the machine of job `j`'s next operation, or of one `after` it; -1 for none."""
@@ -223,7 +219,7 @@ class Simulator:
     def expected(self) -> Simulator:
         """Returns a copy in which shutdowns of now end as known and no others follow."""
         other = self.clone()
-        other.trace = _Begun(self.trace, self.time)
+        other.trace = Begun(self.trace, self.time)
         for j in range(self.num_jobs):
             if self.status[j] == Status.PROC:
                 other.end[j][self.next_op[j] - 1] = self.expected_end(j)
@@ -387,34 +383,19 @@ class Simulator:
     def _processing_end(self, j: int, i: int, start: int, known: float = math.inf) -> int:
         """Returns when operation (j, i) is complete if it starts at `start`.
 
-        Args:
-            j: the job.
-            i: its operation.
-            start: when it starts.
-            known: shutdowns and cuts that begin later than this are left out.
+        Shutdowns and cuts that begin later than `known` are left out.
         """
         k, p, restart = self.machines[j][i], self.times[j][i], self.options.restart
-        end = start + p
-        if p == 0:
-            return end
         if self.cuts is not None and self.cuts.after[j, i] >= 0:
             after, repair = int(self.cuts.after[j, i]), int(self.cuts.duration[j, i])
             if start + after <= known:
-                return end + repair + (after if restart else 0)
+                return start + p + repair + (after if restart else 0)
         first = self._window[k] if known == math.inf else 0
-        for number in range(first, first + MAX_CUTS):
-            window = self.trace.window(k, number)
-            if window is None or window[0] >= end or window[0] > known:
-                return end
-            if window[1] > start:
-                end = window[1] + p if restart else end + window[1] - window[0]
-        raise ConfigError(
-            f"job {j}, operation {i}: {MAX_CUTS} shutdowns cut it; it takes {p}, and machine {k} "
-            f"is hardly ever up so long. Use restart=False or a smaller probability."
-        )
+        trace = self.trace if known == math.inf else Begun(self.trace, known)
+        return processing_end(trace, k, start, p, restart, first)
 
-    def _may_move(self, j: int) -> bool:
-        """Whether job `j` waits and nothing but its next machine can keep it where it is."""
+    def may_move(self, j: int) -> bool:
+        """Returns whether job `j` waits, and nothing but its next machine may stand in its way."""
         status = self.status[j]
         if status == Status.BLOCKED:
             return self.options.unload_when_down or not self.down_until[self.location[j]]
@@ -440,45 +421,6 @@ class Simulator:
         if self.deadlock:
             reward -= sum(self.total) / self.scale
         return reward
-
-    def _why_illegal(self, action: Any, integer: bool) -> str:
-        text = f"action {action!r} at time {self.time}: "
-        if self.over:
-            return text + "the episode is over."
-        if not integer:
-            return text + "an action is an integer."
-        j = operator.index(action)
-        if not 0 <= j <= self.num_jobs:
-            return text + f"actions are jobs 0..{self.num_jobs - 1}, and {self.num_jobs} to wait."
-        if j == self.num_jobs:
-            if not self.options.allow_wait:
-                return text + "waiting is not allowed; set allow_wait=True."
-            return text + "there is nothing to wait for."
-        k = self.next_machine(j)
-        if self.status[j] == Status.DONE:
-            return text + "the job is done."
-        if self.status[j] == Status.PROC:
-            return text + f"the job is being processed on machine {self.location[j]}."
-        if self.down_until[k]:
-            return text + f"its next machine {k} is down until {self.down_until[k]}."
-        if self.occupant[k] != NOBODY:
-            return text + f"its next machine {k} holds job {self.occupant[k]}."
-        if not self._may_move(j):
-            if self.status[j] == Status.WAIT:
-                return text + f"{self.inside} jobs are inside, and wip_limit lets in no more."
-            return text + f"it cannot leave machine {self.location[j]}, which is down."
-        return text + f"it wants machine {k}; the decision is about {self.open_machines()[0]}."
-
-
-class _Begun:
-    """The windows of a trace that have begun by a given time."""
-
-    def __init__(self, trace: Trace, time: int) -> None:
-        self.trace, self.time = trace, time
-
-    def window(self, machine: int, index: int) -> tuple[int, int] | None:
-        window = self.trace.window(machine, index)
-        return window if window and window[0] <= self.time else None
 
 
 def _machine_job_bound(shop: Simulator) -> int:
