@@ -1,5 +1,9 @@
 """Dispatching: decides which job a free machine takes next, with or without buffers."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from gnnlab.tasks.dispatch.bounds import machine_job_bound, one_machine_bound, serial_bound
 from gnnlab.tasks.dispatch.datasets import Published, published
 from gnnlab.tasks.dispatch.files import (
@@ -13,26 +17,53 @@ from gnnlab.tasks.dispatch.gantt import gantt_layout
 from gnnlab.tasks.dispatch.gantt_plot import plot_gantt, save_gantt
 from gnnlab.tasks.dispatch.gantt_svg import gantt_html, gantt_svg
 from gnnlab.tasks.dispatch.gantt_text import print_gantt
+from gnnlab.tasks.dispatch.illegal import IllegalAction
 from gnnlab.tasks.dispatch.instance import InstanceError, JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
+from gnnlab.tasks.dispatch.rules import (
+    RULES,
+    CompositeRule,
+    KeyRule,
+    PilotRule,
+    RandomRule,
+    Rule,
+    dispatch,
+    parse_rule,
+)
 from gnnlab.tasks.dispatch.schedule import Schedule
+from gnnlab.tasks.dispatch.simulator import Simulator, Status
 from gnnlab.tasks.dispatch.trace import Cuts, RandomTrace, Shutdowns, WindowTrace
 
+if TYPE_CHECKING:
+    from gnnlab.tasks.dispatch.environment import ShopEnv as ShopEnv
+
 __all__ = [
+    "RULES",
+    "CompositeRule",
     "Cuts",
+    "IllegalAction",
     "InstanceError",
     "JobShopInstance",
+    "KeyRule",
+    "PilotRule",
     "Published",
+    "RandomRule",
     "RandomTrace",
+    "Rule",
     "Schedule",
+    "ShopEnv",
     "ShopOptions",
     "Shutdowns",
+    "Simulator",
+    "Status",
     "WindowTrace",
+    "dispatch",
     "gantt_html",
     "gantt_layout",
     "gantt_svg",
     "machine_job_bound",
     "one_machine_bound",
+    "parse_rule",
     "plot_gantt",
     "print_gantt",
     "published",
@@ -44,3 +75,11 @@ __all__ = [
     "write_instance",
     "write_matrix_pair",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ShopEnv":  # needs the extra gnnlab[dispatch]
+        from gnnlab.tasks.dispatch.environment import ShopEnv
+
+        return ShopEnv
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

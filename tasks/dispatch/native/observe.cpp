@@ -124,7 +124,7 @@ void write_mask(const Row& r, uint8_t* mask, int64_t width) {
     });
     if (r.options->focus) break;
   }
-  mask[width - 1] = r.options->allow_wait && next_event(r) < kNever;
+  mask[width - 1] = can_wait(r);
 }
 
 }  // namespace gnnlab::dispatch

@@ -10,9 +10,10 @@
 namespace gnnlab::dispatch {
 namespace {
 
+// In the order of RULES in rules.py.
 enum Rule {
-  kFifo, kLifo, kSpt, kLpt, kLwkr, kMwkr, kLopnr, kMopnr, kSptTwk, kSptTwkr, kLptTwk, kFddMwkr, kWinq, kAtc, kCr,
-  kNinq, kLbocc, kRandom, kRules
+  kFifo, kLifo, kSpt, kLpt, kLwkr, kMwkr, kLopnr, kMopnr, kSptTwk, kSptTwkr, kLptTwk, kFddMwkr, kWinq, kNinq,
+  kLbocc, kAtc, kCr, kRandom, kRules
 };
 
 struct Moment {   // what keys of one decision share
@@ -41,10 +42,10 @@ double key(const Row& r, int64_t rule, int64_t j, const Moment& moment) {
     case kFddMwkr: return rem > 0 ? (done + p) / rem : HUGE_VAL;
     case kWinq: return is_last ? 0 : static_cast<double>(r.queue_work[r.in->machine[r.op(j, i + 1)]]);
     case kAtc: {
-      const double w = p > 0 ? p : 1, slack = due - p - now - (rem - p);
-      return -(1 / w) * std::exp(-(slack > 0 ? slack : 0) / (2 * moment.mean_time));
+      const double work = p > 0 ? p : 1, slack = due - work - now - (rem - work);
+      return -(1 / work) * std::exp(-(slack > 0 ? slack : 0) / (2 * moment.mean_time));
     }
-    case kCr: return rem > 0 ? (due - now) / rem : (due - now >= 0 ? HUGE_VAL : -HUGE_VAL);
+    case kCr: return rem > 0 ? (due - now) / rem : HUGE_VAL;
     case kNinq: return is_last ? 0 : static_cast<double>(r.queued[r.in->machine[r.op(j, i + 1)]]);
     case kLbocc: {
       const int64_t other = is_last ? -1 : r.occupant[r.in->machine[r.op(j, i + 1)]];
@@ -72,11 +73,11 @@ int64_t choose(const Row& r, const Mix& mix, uint64_t seed, int64_t decision) {
     each_job(queue, r.words, [&](int64_t j) {
       if (may_move(r, j)) {
         ++count;
-        work += static_cast<double>(r.next_time(j));
+        work += r.next_time(j) > 0 ? static_cast<double>(r.next_time(j)) : 1;
       }
       return false;
     });
-    moment.mean_time = work > 0 ? work / static_cast<double>(count) : 1;
+    moment.mean_time = work / static_cast<double>(count);
   }
   if (mix.count == 1 && mix.rules[0] == kRandom) {
     int64_t left = static_cast<int64_t>(uniform(seed, 0, static_cast<uint64_t>(decision)) * static_cast<double>(count));

@@ -77,7 +77,7 @@ struct Search {
         return false;
       });
       ++r.head->steps;
-      if (may_wait && should_wait(k, least) && next_event(r) < kNever)
+      if (may_wait && should_wait(k, least) && can_wait(r))
         r.declined[k] = 1;
       else
         move(r, best);

@@ -150,7 +150,7 @@ void advance(Row& r, int64_t to) {
 
 // The only legal action, or -1 when there are none or several.
 int64_t only_action(const Row& r) {
-  if (r.options->allow_wait && next_event(r) < kNever) return -1;
+  if (can_wait(r)) return -1;
   int64_t found = -1;
   for (int64_t k = r.head->focus; k < r.in->machines; ++k) {
     if (!is_open(r, k)) continue;
@@ -205,6 +205,15 @@ int64_t next_event(const Row& r) {
   return next;
 }
 
+bool can_wait(const Row& r) {
+  if (!r.options->allow_wait) return false;
+  if (next_event(r) < kNever) return true;
+  if (!r.options->focus) return false;
+  for (int64_t k = r.head->focus + 1; k < r.in->machines; ++k)  // another machine can decide
+    if (is_open(r, k)) return true;
+  return false;
+}
+
 void settle(Row& r, bool ask) {
   Head& h = *r.head;
   const int64_t most = r.options->max_steps ? r.options->max_steps : 20 * r.in->operations + 1000;
@@ -229,7 +238,7 @@ void settle(Row& r, bool ask) {
       continue;
     }
     const int64_t next = next_event(r);
-    if (next >= kNever) {
+    if (next >= kNever / 4) {  // nothing to come, or not in any time worth the name
       h.flags |= GNNLAB_SHOP_DONE | GNNLAB_SHOP_DEADLOCK;
       return;
     }
@@ -265,7 +274,7 @@ const char* illegal(const Row& r, int64_t action) {
   if (r.head->flags) return "the episode is over";
   if (action == r.in->jobs) {
     if (!r.options->allow_wait) return "waiting is not allowed in this shop";
-    return next_event(r) < kNever ? nullptr : "there is no event to wait for";
+    return can_wait(r) ? nullptr : "there is no event to wait for";
   }
   if (action < 0 || action > r.in->jobs) return "there is no such job";
   if (r.status[action] == kDone) return "the job is finished";

@@ -95,6 +95,7 @@ void move(Row& r, int64_t j);                // job j onto its next machine
 void settle(Row& r, bool ask);               // on to the next decision, or to the end
 const char* illegal(const Row& r, int64_t action);  // why, or null
 int64_t next_event(const Row& r);
+bool can_wait(const Row& r);
 int64_t lower_bound(const Row& r);
 // The same as it looks without the shutdowns to come; left (M,): work_left of each machine.
 int64_t lower_bound_seen(const Row& r, const int64_t* left, int64_t* paths);
