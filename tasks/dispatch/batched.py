@@ -178,6 +178,40 @@ class BatchedShop:
             "rules", rows, count, _at(rules), _at(weights), len(rules), _at(keys), self.threads
         )
 
+    def search(
+        self,
+        evaluations: int,
+        *,
+        rows: np.ndarray | None = None,
+        start: np.ndarray | None = None,
+        seeds: np.ndarray | None = None,
+    ) -> None:
+        """Looks for better schedules by simulated annealing; rows end in the best ones found.
+
+        It plays whole episodes, so it knows the shutdowns to come: with a trace the result is what
+        hindsight could have done, not what a policy can do.
+
+        Args:
+            evaluations: episodes to play per row.
+            rows: (B,) int64, which rows; None is all.
+            start: (B, J, L) int64, start times of schedules to begin from; None takes the best of
+                a few rules. All rows then play instances of the same size.
+            seeds: (B,) uint64, None is the number of the row.
+        """
+        rows = None if rows is None else _int64(rows)
+        count = self.num_rows if rows is None else len(rows)
+        keys = np.arange(count) if seeds is None else np.asarray(seeds)
+        begin = None if start is None else _int64(start)
+        self._call(
+            "search",
+            rows,
+            count,
+            _at(begin),
+            evaluations,
+            _at(np.ascontiguousarray(keys, np.uint64)),
+            self.threads,
+        )
+
     def view(self, rows: np.ndarray | None = None) -> JobView:
         """Returns what a policy over jobs sees."""
         rows = None if rows is None else _int64(rows)
