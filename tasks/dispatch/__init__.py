@@ -4,6 +4,7 @@ from gnnlab.tasks.dispatch.instance import InstanceError, JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
 from gnnlab.tasks.dispatch.schedule import Schedule
 from gnnlab.tasks.dispatch.trace import Cuts, RandomTrace, Shutdowns, WindowTrace
+from gnnlab.tasks.dispatch.verifier import Violation, verify
 
 __all__ = [
     "Cuts",
@@ -13,5 +14,7 @@ __all__ = [
     "Schedule",
     "ShopOptions",
     "Shutdowns",
+    "Violation",
     "WindowTrace",
+    "verify",
 ]
