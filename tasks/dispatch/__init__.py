@@ -1,5 +1,6 @@
 """Dispatching: decide which job a free machine takes next, in job shops with and without buffers."""
 
+from gnnlab.tasks.dispatch.exact import ExactResult, solve_exact
 from gnnlab.tasks.dispatch.instance import InstanceError, JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
 from gnnlab.tasks.dispatch.schedule import Schedule
@@ -8,6 +9,7 @@ from gnnlab.tasks.dispatch.verifier import Violation, verify
 
 __all__ = [
     "Cuts",
+    "ExactResult",
     "InstanceError",
     "JobShopInstance",
     "RandomTrace",
@@ -16,5 +18,6 @@ __all__ = [
     "Shutdowns",
     "Violation",
     "WindowTrace",
+    "solve_exact",
     "verify",
 ]
