@@ -322,6 +322,7 @@ class _Shop:
         end = self.model.new_int_var(0, self.horizon, f"end {op}")
         chosen = [self.model.new_bool_var(f"piece {op} {n}") for n in range(len(pieces))]
         self.model.add_exactly_one(chosen)
+        self.model.add(end >= start + self.world.work(op))  # follows, but helps the bound
         for piece, choice in zip(pieces, chosen, strict=True):
             right = start + piece.delay if piece.end is None else piece.end
             self.model.add(end == right).only_enforce_if(choice)

@@ -212,7 +212,7 @@ def draw(rng):
 @pytest.mark.parametrize("mode", ["jssp", "bws", "bns"])
 def test_brute_force_finds_the_same_optimum(mode):
     rng = random.Random(mode)
-    for _ in range(40):
+    for _ in range(150):
         m, jobs = draw(rng)
         shop = JobShopInstance.from_jobs(jobs, m)
         expected = brute_force(jobs, mode, [[]] * m)
@@ -226,7 +226,7 @@ def test_brute_force_finds_the_same_optimum(mode):
 @pytest.mark.parametrize("restart", [False, True])
 def test_brute_force_finds_the_same_optimum_with_shutdowns(mode, restart):
     rng = random.Random(f"{mode} {restart}")
-    for n in range(25):
+    for n in range(100):
         m, jobs = draw(rng)
         shop = JobShopInstance.from_jobs(jobs, m)
         windows, cuts, trace = [[] for _ in range(m)], None, None
