@@ -1,5 +1,6 @@
-"""Dispatching: decide which job a free machine takes next, in job shops with and without buffers."""
+"""Dispatching: decide which job a free machine takes next, in shops with and without buffers."""
 
+from gnnlab.tasks.dispatch.amcc import amcc
 from gnnlab.tasks.dispatch.exact import ExactResult, solve_exact
 from gnnlab.tasks.dispatch.instance import InstanceError, JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
@@ -18,6 +19,7 @@ __all__ = [
     "Shutdowns",
     "Violation",
     "WindowTrace",
+    "amcc",
     "solve_exact",
     "verify",
 ]
