@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnnlab.errors import ConfigError
+from gnnlab.errors import ConfigError, DataError
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.schedule import Mode, Schedule
 from gnnlab.tasks.dispatch.trace import NEVER, Cuts, Trace, Window
@@ -36,6 +36,10 @@ class World:
         self, instance: JobShopInstance, mode: Mode, trace: Trace | None, restart: bool
     ) -> None:
         self.instance, self.mode, self.trace, self.restart = instance, mode, trace, restart
+        if isinstance(trace, Cuts) and trace.after.shape != instance.times.shape:
+            raise DataError(
+                f"the cuts are {trace.after.shape}, but {instance.name} is {instance.times.shape}."
+            )
         self.jobs = instance.jobs()
         self.ops: list[Op] = [(j, i) for j, job in enumerate(self.jobs) for i in range(len(job))]
         self._windows: dict[int, list[Window]] = {}

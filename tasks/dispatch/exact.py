@@ -92,6 +92,7 @@ def solve_exact(
     Raises:
         MissingExtraError: when OR-Tools is not installed.
         ConfigError: for an option that does not fit, or a hint that is no valid schedule.
+        DataError: when cuts belong to an instance of another shape.
         GnnlabError: if the solver's schedule does not pass `verify`, which would be a bug.
 
     Example:

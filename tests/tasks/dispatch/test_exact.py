@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from gnnlab.errors import ConfigError, MissingExtraError
+from gnnlab.errors import ConfigError, DataError, MissingExtraError
 from gnnlab.tasks.dispatch import (
     Cuts,
     JobShopInstance,
@@ -108,6 +108,11 @@ def test_wrong_options_are_named():
     long = JobShopInstance.from_jobs([[(0, 1000)]])
     with pytest.raises(ConfigError, match="fails 100000 times"):
         solve_exact(long, trace=RandomTrace(0, Shutdowns(prob=0.5)), restart=True)
+
+
+def test_cuts_of_another_shop_are_refused():
+    with pytest.raises(DataError, match=r"the cuts are \(6, 6\), but instance is \(2, 2\)"):
+        solve_exact(SWAP, trace=Cuts.draw(FT06, 0.5, 0))
 
 
 def test_an_absent_solver_is_named_with_its_extra(monkeypatch):
