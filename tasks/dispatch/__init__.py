@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gnnlab.tasks.dispatch.amcc import amcc
 from gnnlab.tasks.dispatch.bounds import machine_job_bound, one_machine_bound, serial_bound
 from gnnlab.tasks.dispatch.datasets import Published, published
+from gnnlab.tasks.dispatch.exact import ExactResult, solve_exact
 from gnnlab.tasks.dispatch.files import (
     read_instance,
     read_instances,
@@ -33,6 +35,7 @@ from gnnlab.tasks.dispatch.rules import (
 from gnnlab.tasks.dispatch.schedule import Schedule
 from gnnlab.tasks.dispatch.simulator import Simulator, Status
 from gnnlab.tasks.dispatch.trace import Cuts, RandomTrace, Shutdowns, WindowTrace
+from gnnlab.tasks.dispatch.verifier import Violation, verify
 
 if TYPE_CHECKING:
     from gnnlab.tasks.dispatch.environment import ShopEnv as ShopEnv
@@ -41,6 +44,7 @@ __all__ = [
     "RULES",
     "CompositeRule",
     "Cuts",
+    "ExactResult",
     "IllegalAction",
     "InstanceError",
     "JobShopInstance",
@@ -56,7 +60,9 @@ __all__ = [
     "Shutdowns",
     "Simulator",
     "Status",
+    "Violation",
     "WindowTrace",
+    "amcc",
     "dispatch",
     "gantt_html",
     "gantt_layout",
@@ -72,6 +78,8 @@ __all__ = [
     "read_matrix_pair",
     "save_gantt",
     "serial_bound",
+    "solve_exact",
+    "verify",
     "write_instance",
     "write_matrix_pair",
 ]

@@ -193,7 +193,7 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_search(gnnlab_shop* shop, const int64_t* rows
     std::memcpy(rank, best_rank, all * sizeof(double));
     std::memcpy(reserved, best_reserved, all);
     int64_t now = s.play();
-    const double hot = 0.02 * static_cast<double>(best), cold = 0.0005 * static_cast<double>(best);
+    const double hot = 0.02 * static_cast<double>(best), cold = 0.002 * static_cast<double>(best);
     for (; used < evaluations && best > r.in->lb0; ++used) {
       const double share = static_cast<double>(used) / static_cast<double>(evaluations);
       const double heat = hot * std::pow(cold / hot, share);
