@@ -171,8 +171,7 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_search(gnnlab_shop* shop, const int64_t* rows
     Search s{r, cells, rank, best_rank, reserved, best_reserved, pairs,
              Dice{(seeds ? seeds[i] : 0) * 0x9E3779B97F4A7C15u + 0x1234567887654321u}};
     int64_t best = kNever, used = 0;
-    double scale = 1;
-    const auto keep = [&](int64_t value) {
+      const auto keep = [&](int64_t value) {
       if (value >= best) return;
       best = value;
       std::memcpy(best_rank, rank, all * sizeof(double));
@@ -193,13 +192,14 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_search(gnnlab_shop* shop, const int64_t* rows
     std::memcpy(rank, best_rank, all * sizeof(double));
     std::memcpy(reserved, best_reserved, all);
     int64_t now = s.play();
-    const double hot = 0.02 * static_cast<double>(best), cold = 0.002 * static_cast<double>(best);
+    // Tried on la16-20 and ta01-10: blocking wants more heat.
+    const double hot = (r.is_buffered() ? 0.01 : 0.03) * static_cast<double>(best), cold = 0.1 * hot;
     for (; used < evaluations && best > r.in->lb0; ++used) {
       const double share = static_cast<double>(used) / static_cast<double>(evaluations);
       const double heat = hot * std::pow(cold / hot, share);
       std::memcpy(old_rank, rank, all * sizeof(double));
       std::memcpy(old_reserved, reserved, all);
-      s.change(0.05 * scale);
+      s.change(0.2);
       const int64_t value = s.play();
       if (value <= now || (value < kNever && s.dice.unit() < std::exp(static_cast<double>(now - value) / heat))) {
         now = value;
