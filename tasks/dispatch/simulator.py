@@ -341,7 +341,9 @@ class Simulator:
         """Goes to the next event; says whether there is one."""
         event = self._next_event()
         if event is None:
-            return False
+            if not self.declined:
+                return False
+            event = self.time  # others decided for these, in no time: they are asked again
         waiting = sum(status in (Status.WAIT, Status.BLOCKED) for status in self.status)
         self._elapsed += event - self.time
         self._waited += (event - self.time) * waiting

@@ -239,6 +239,12 @@ void settle(Row& r, bool ask) {
     }
     const int64_t next = next_event(r);
     if (next >= kNever / 4) {  // nothing to come, or not in any time worth the name
+      bool any_declined = false;
+      for (int64_t k = 0; k < r.in->machines; ++k) any_declined |= r.declined[k];
+      if (any_declined) {  // those that others decided for, in no time, must decide themselves
+        advance(r, h.time);
+        continue;
+      }
       h.flags |= GNNLAB_SHOP_DONE | GNNLAB_SHOP_DEADLOCK;
       return;
     }
