@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from gnnlab.errors import ConfigError
 from gnnlab.tasks.dispatch import _native
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.options import REWARDS, ShopOptions
-from gnnlab.tasks.dispatch.schedule import MODES, Schedule
+from gnnlab.tasks.dispatch.rules import RULES
+from gnnlab.tasks.dispatch.schedule import Schedule
 from gnnlab.tasks.dispatch.trace import Cuts, RandomTrace, Trace, WindowTrace
 
-__all__ = ["BatchedShop", "JobView", "Problems"]
+__all__ = ["BatchedShop", "JobView", "Lookahead", "Problems"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class JobView:
         mask: (B, J + 1) bool, legal actions; the last is WAIT.
         op: (B, J) int64, place j * L + i of a job's next operation, -1 without one.
         machine: (B, J) int64, the machine of that operation, -1 without one.
+        ahead: (B, J + 1, A) float32, what lookahead thinks of each legal action: how much later
+            than the best action the episode ends, in mean operation times; A may be 0.
     """
 
     jobs: torch.Tensor
@@ -67,6 +70,36 @@ class JobView:
     mask: torch.Tensor
     op: torch.Tensor
     machine: torch.Tensor
+    ahead: torch.Tensor
+
+    def at(self, chosen: torch.Tensor) -> JobView:
+        """Returns the decisions that a mask or an index chooses."""
+        return JobView(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """How actions are judged before a decision: by finishing the episode with priority rules.
+
+    Args:
+        rules: names of the rules.
+        rollouts: episodes per action finished by these rules with noise.
+        noise: how often any candidate is taken instead of the rule's.
+    """
+
+    rules: tuple[str, ...] = ("SPT/TWKR", "FDD/MWKR", "SPT/TWK", "MWKR")
+    rollouts: int = 8
+    noise: float = 0.3
+
+    @property
+    def width(self) -> int:
+        """A, numbers per action."""
+        return len(self.rules) + 2
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the rules."""
+        return [RULES.index(name) for name in self.rules]
 
 
 class BatchedShop:
@@ -115,6 +148,7 @@ class BatchedShop:
         sizes, machines, times, lengths = _arrays(problems)
         self.num_rows = len(sizes) * copies
         self.num_jobs = int(sizes[:, 0].max())
+        self.mean_times = _mean_times(problems)
         rows = self._rows(traces, wip_limits)
         settings, handle = _options(self.options), ctypes.c_void_p()
         found.check(
@@ -144,7 +178,7 @@ class BatchedShop:
         """Takes one decision per row and goes on to the next; rows that are over stay as they are.
 
         Args:
-            actions: (B,) int64, a job's index, or J of the row's instance for WAIT.
+            actions: (B,) int64, a job's index, or `num_jobs` for WAIT.
             rows: (B,) int64, which rows; None is all.
 
         Returns:
@@ -212,7 +246,48 @@ class BatchedShop:
             self.threads,
         )
 
-    def view(self, rows: np.ndarray | None = None) -> JobView:
+    def values(
+        self,
+        rules: Sequence[int],
+        *,
+        rollouts: int = 16,
+        noise: float = 0.1,
+        rows: np.ndarray | None = None,
+        seeds: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Judges every legal action by finishing the episode many times.
+
+        Args:
+            rules: numbers of the priority rules that finish episodes, in turn.
+            rollouts: noisy episodes per action; 0 takes mean and least of the plain ones.
+            noise: how often a rule's choice is replaced by any candidate.
+            rows: (B,) int64, which rows; None is all.
+            seeds: (B,) uint64; None is 0.
+
+        Returns:
+            (B, J + 1, R + 2) int64, -1 where not legal: makespans when each rule finishes,
+            then mean and least of the noisy episodes. Shutdowns to come are not known to them.
+        """
+        rows = None if rows is None else _int64(rows)
+        count = self.num_rows if rows is None else len(rows)
+        out = np.empty((count, self.num_jobs + 1, len(rules) + 2), np.int64)
+        which = np.array(rules, np.int64)
+        keys = None if seeds is None else np.ascontiguousarray(seeds, np.uint64)
+        self._call(
+            "values",
+            rows,
+            count,
+            _at(which),
+            len(which),
+            noise,
+            rollouts,
+            _at(keys),
+            _at(out),
+            self.threads,
+        )
+        return out
+
+    def view(self, rows: np.ndarray | None = None, lookahead: Lookahead | None = None) -> JobView:
         """Returns what a policy over jobs sees."""
         rows = None if rows is None else _int64(rows)
         count = self.num_rows if rows is None else len(rows)
@@ -223,7 +298,19 @@ class BatchedShop:
         machine = torch.empty_like(op)
         parts = [t.data_ptr() for t in (jobs, shop, mask, op, machine)]
         self._call("jobs", rows, count, *parts, self.threads)
-        return JobView(jobs, shop, mask, op, machine)
+        if lookahead is None:
+            return JobView(jobs, shop, mask, op, machine, torch.zeros(*mask.shape, 0))
+        which = np.arange(self.num_rows) if rows is None else rows
+        values = torch.from_numpy(
+            self.values(
+                lookahead.numbers, rollouts=lookahead.rollouts, noise=lookahead.noise, rows=which
+            )
+        )
+        legal = mask[..., None]
+        best = values.masked_fill(~legal, 2**62).amin(1, keepdim=True)
+        unit = torch.from_numpy(self.mean_times[which // self.copies])[:, None, None]
+        ahead = ((values - best) / unit).float().masked_fill(~legal, 0.0)
+        return JobView(jobs, shop, mask, op, machine, ahead)
 
     def masks(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Returns (B, J + 1) bool: legal actions, the last is WAIT."""
@@ -318,6 +405,15 @@ def _arrays(problems: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
         for f in ("machines", "times", "lengths")
     ]
     return np.ascontiguousarray(sizes[:, [0, 2, 1]]), *map(_int64, flat)
+
+
+def _mean_times(problems: Any) -> np.ndarray:
+    if isinstance(problems, Problems):
+        exists = problems.machines >= 0
+        means = np.where(exists, problems.times, 0).sum((1, 2)) / exists.sum((1, 2))
+    else:
+        means = np.array([p.total_time / p.num_operations for p in problems])
+    return np.where(means > 0, means, 1.0)
 
 
 def _options(options: ShopOptions) -> _native.Options:

@@ -77,6 +77,13 @@ int refuse(const char* why) { return fail(GNNLAB_BAD_ARGUMENT, "the job shop was
 
 }  // namespace
 
+Row row_at(const Row& like, char* memory, const gnnlab_shop_row* how) {
+  Row row = like;
+  row.how = how;
+  carve(row, memory, like.in->jobs, like.in->machines, like.in->longest);
+  return row;
+}
+
 Row row_of(const gnnlab_shop* shop, int64_t r) {
   Row row;
   const gnnlab_shop_row& how = shop->rows[r];
@@ -189,8 +196,9 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_step(gnnlab_shop* shop, const int64_t* rows, 
     if (r.head->flags) {
       reward[i] = 0;
     } else {
-      if (const char* why = illegal(r, actions[i])) return why;
-      act(r, actions[i]);
+      const int64_t action = actions[i] == shop->most_jobs ? r.in->jobs : actions[i];  // WAIT
+      if (const char* why = illegal(r, action)) return why;
+      act(r, action);
       reward[i] = take_reward(r);
     }
     flags[i] = static_cast<uint8_t>(r.head->flags);

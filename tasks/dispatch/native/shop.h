@@ -108,8 +108,12 @@ struct Window { int64_t from, to; };
 Window following(const Row& r, int64_t machine, int64_t index, int64_t last);
 int64_t end_of_work(const Row& r, int64_t j, int64_t i, int64_t k, int64_t from);
 int64_t work_left(const Row& r, int64_t k);  // of the operation on machine k, as seen today
+// Makes a copy of r forget the shutdowns to come: ends of work as they look today.
+void calm_down(const Row& r, Row& copy);
 double uniform(uint64_t key0, uint64_t key1, uint64_t index);
 
+// ---- batch.cpp
 Row row_of(const gnnlab_shop* shop, int64_t r);
+Row row_at(const Row& like, char* memory, const gnnlab_shop_row* how);
 
 }  // namespace gnnlab::dispatch
