@@ -14,12 +14,12 @@ import torch
 from gnnlab.errors import ConfigError
 from gnnlab.tasks.dispatch import _native
 from gnnlab.tasks.dispatch.instance import JobShopInstance
+from gnnlab.tasks.dispatch.lookahead import Lookahead
 from gnnlab.tasks.dispatch.options import REWARDS, ShopOptions
-from gnnlab.tasks.dispatch.rules import RULES
 from gnnlab.tasks.dispatch.schedule import Schedule
 from gnnlab.tasks.dispatch.trace import Cuts, RandomTrace, Trace, WindowTrace
 
-__all__ = ["BatchedShop", "JobView", "Lookahead", "Problems"]
+__all__ = ["BatchedShop", "JobView", "Problems"]
 
 
 @dataclass(frozen=True)
@@ -72,34 +72,13 @@ class JobView:
     machine: torch.Tensor
     ahead: torch.Tensor
 
+    def to(self, device: torch.device) -> JobView:
+        """Returns the same on another device."""
+        return JobView(*(getattr(self, f.name).to(device) for f in fields(self)))
+
     def at(self, chosen: torch.Tensor) -> JobView:
         """Returns the decisions that a mask or an index chooses."""
         return JobView(*(getattr(self, f.name)[chosen] for f in fields(self)))
-
-
-@dataclass(frozen=True)
-class Lookahead:
-    """How actions are judged before a decision: by finishing the episode with priority rules.
-
-    Args:
-        rules: names of the rules.
-        rollouts: episodes per action finished by these rules with noise.
-        noise: how often any candidate is taken instead of the rule's.
-    """
-
-    rules: tuple[str, ...] = ("SPT/TWKR", "FDD/MWKR", "SPT/TWK", "MWKR")
-    rollouts: int = 8
-    noise: float = 0.3
-
-    @property
-    def width(self) -> int:
-        """A, numbers per action."""
-        return len(self.rules) + 2
-
-    @property
-    def numbers(self) -> list[int]:
-        """Numbers of the rules."""
-        return [RULES.index(name) for name in self.rules]
 
 
 class BatchedShop:
@@ -340,6 +319,20 @@ class BatchedShop:
         table = np.column_stack([jobs, ops, instance.machines[jobs, ops], times[jobs, ops]])
         return Schedule(instance.name, self.options.mode, int(table[:, 4].max()), table)
 
+    def starts(self, row: int) -> np.ndarray:
+        """Returns (J, L) int64: start times of a row's operations, -1 where not known."""
+        instance = self.problems[row // self.copies]
+        times = np.empty((*instance.machines.shape, 3), np.int64)
+        self._library.check(self._library.shop_schedule(self._handle, row, _at(times)))
+        return np.ascontiguousarray(times[..., 0])
+
+    def padded(self) -> Problems:
+        """Returns the instances as arrays; all must have the same numbers of jobs and machines."""
+        if isinstance(self.problems, Problems):
+            return self.problems
+        parts = [np.stack([getattr(p, f) for p in self.problems]) for f in _FIELDS]
+        return Problems(*parts, self.problems[0].num_machines)
+
     def copy_row(self, to: int, source: int) -> None:
         """Makes row `to` a clone of row `source` of the same instance."""
         self._library.check(self._library.shop_copy(self._handle, to, self._handle, source))
@@ -392,6 +385,9 @@ class BatchedShop:
             self._keep += [trace, starts, windows]
             return {"trace": 2, "windows": _at(windows), "starts": _at(starts)}
         raise ConfigError(f"{type(trace).__name__} is no trace that BatchedShop can read.")
+
+
+_FIELDS = ("machines", "times", "lengths")
 
 
 def _arrays(problems: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

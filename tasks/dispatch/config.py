@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from gnnlab.config import implying
 from gnnlab.errors import ConfigError, did_you_mean
+from gnnlab.tasks.dispatch.lookahead import Lookahead
 from gnnlab.tasks.dispatch.options import ShopOptions
 from gnnlab.tasks.dispatch.rules import RULES, parse_rule
 from gnnlab.tasks.dispatch.schedule import MODES, Mode
@@ -15,12 +16,19 @@ from gnnlab.tasks.dispatch.schedule import MODES, Mode
 __all__ = ["LEARNED", "DispatchConfig", "parse_numbers", "parse_sizes"]
 
 LEARNED = ("jobs", "isb", "l2d")
+# Rules that finish episodes in lookahead: four different ones, with and without buffers.
+_AHEAD = {
+    "jssp": ("SPT/TWKR", "FDD/MWKR", "SPT/TWK", "MWKR"),
+    "bws": ("SPT/TWK", "LPT*TWK", "FDD/MWKR", "FIFO"),
+    "bns": ("SPT/TWK", "LPT*TWK", "FDD/MWKR", "FIFO"),
+}
 PresetName = Literal["6x6", "classical", "blocking", "shutdowns"]
 
+_LOOP = {"grad_clip": 1.0, "eval_every": 1, "patience": None, "epochs": 40}
 _MODELS: dict[str, dict[str, Any]] = {
-    "jobs": {},
-    "isb": {"learn": "ppo", "lr": 3e-4},
-    "l2d": {"learn": "ppo", "mode": "jssp", "lr": 2e-5},
+    "jobs": _LOOP,
+    "isb": {**_LOOP, "learn": "ppo", "lr": 3e-4, "layers": 3, "grad_clip": 0.5, "lookahead": False},
+    "l2d": {**_LOOP, "learn": "ppo", "mode": "jssp", "lr": 2e-5, "lookahead": False},
 }
 _PRESETS: dict[str, dict[str, Any]] = {
     "6x6": {"sizes": "6x6", "val_size": "6x6"},
@@ -67,6 +75,10 @@ class DispatchConfig:
     """Graph layers over the operations of an instance."""
     heads: int = 4
     """Attention heads; half of them look only at jobs that want the same machine."""
+    lookahead: bool = True
+    """Whether the model is told how the episode ends if priority rules finish it."""
+    rollouts: int = 8
+    """Noisy episodes per action in lookahead, beside one for each of four rules."""
     learn: Literal["self-labeling", "ppo"] = "self-labeling"
     """Imitate the best of several samples, or proximal policy optimisation."""
     sizes: str = "6x6"
@@ -108,7 +120,17 @@ class DispatchConfig:
         for prob in parse_numbers(self.shutdown):
             if not 0 <= prob < 1:
                 raise ConfigError(f"shutdown holds {prob}; probabilities are in [0, 1).")
-        for name in ("dim", "layers", "heads", "updates", "instances", "samples", "decay_steps"):
+        for name in (
+            "dim",
+            "layers",
+            "heads",
+            "updates",
+            "instances",
+            "samples",
+            "decay_steps",
+            "val_count",
+            "eval_samples",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
         if self.dim % self.heads or self.heads % 2:
@@ -122,6 +144,10 @@ class DispatchConfig:
             **_MODELS.get(str(values.get("model", cls.model)), {}),
             **(_PRESETS.get(str(preset), {}) if preset is not None else {}),
         }
+
+    def ahead(self) -> Lookahead | None:
+        """Returns how actions are judged before a decision, None if they are not."""
+        return Lookahead(_AHEAD[self.mode], self.rollouts) if self.lookahead else None
 
     def shop_options(self, **changes: Any) -> ShopOptions:
         """Returns the rules of the game for one machine at a time, trivial decisions left out."""

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnnlab.tasks.dispatch.batched import BatchedShop, JobView, Lookahead
+from gnnlab.tasks.dispatch.batched import BatchedShop, JobView
+from gnnlab.tasks.dispatch.lookahead import Lookahead
 
 __all__ = ["Decisions", "Policy", "play"]
 

@@ -32,7 +32,7 @@ class _Operations:
     num_instances: int
 
 
-def _operations(problems: Problems) -> _Operations:
+def _operations(problems: Problems, device: torch.device) -> _Operations:
     times = torch.from_numpy(np.where(problems.machines < 0, 0, problems.times)).float()
     lengths = torch.from_numpy(problems.lengths)
     count, _, longest = times.shape
@@ -62,13 +62,11 @@ def _operations(problems: Problems) -> _Operations:
     nowhere = times.numel()
     before = torch.where(place % longest > 0, place - 1, nowhere)
     after = torch.where((torch.arange(longest) + 1 < lengths[..., None]), place + 1, nowhere)
+    flat = [machine, before, after, group]
     return _Operations(
-        (facts * exists[..., None]).view(-1, _FACTS),
-        machine.reshape(-1),
-        before.reshape(-1),
-        after.reshape(-1),
-        group.reshape(-1),
-        exists.reshape(-1, 1).float(),
+        (facts * exists[..., None]).view(-1, _FACTS).to(device),
+        *(t.reshape(-1).to(device) for t in flat),
+        exists.reshape(-1, 1).float().to(device),
         count * problems.num_machines,
         count,
     )
@@ -100,7 +98,7 @@ class OperationEncoder(nn.Module):
 
     def forward(self, problems: Problems) -> Tensor:
         """Returns a vector per operation."""
-        o = _operations(problems)
+        o = _operations(problems, self.read.weight.device)
         h = self.read(o.facts)
         share = ops.scatter(o.exists, o.machine, o.num_machines).clamp(min=1)
         whole = ops.scatter(o.exists, o.group, o.num_instances)
