@@ -76,8 +76,9 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t
     if (!memory) return "out of memory";
     uint8_t* legal = reinterpret_cast<uint8_t*>(memory + 2 * bytes);
     write_mask(r, legal, width);
-    gnnlab_shop_row calm = *r.how;  // no more shutdowns
-    calm.trace = 0;
+    gnnlab_shop_row calm = *r.how;  // no more shutdowns, but repairs of those that have begun
+    calm.trace = calm.trace ? 1 : 0;
+    calm.prob = 0;
     calm.cut_after = nullptr;
     Row first = row_at(r, memory, &calm), trial = row_at(r, memory + bytes, &calm);
     for (int64_t a = 0; a < width; ++a) {
