@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gnnlab import checkpoint
 from gnnlab.errors import ConfigError, DataError
 from gnnlab.task import Data, Prediction, Shard, Split, Task
 from gnnlab.tasks.dispatch import data as reading, datasets
@@ -21,7 +22,7 @@ from gnnlab.tasks.dispatch.data import Shops
 from gnnlab.tasks.dispatch.decoding import play
 from gnnlab.tasks.dispatch.gantt_plot import save_gantt
 from gnnlab.tasks.dispatch.instance import JobShopInstance
-from gnnlab.tasks.dispatch.learning import SelfLabeling
+from gnnlab.tasks.dispatch.learning import PolicyGradient, SelfLabeling
 from gnnlab.tasks.dispatch.model import JobPolicy
 from gnnlab.tasks.dispatch.rules import RULES, dispatch, parse_rule
 from gnnlab.tasks.dispatch.schedule import Schedule
@@ -86,7 +87,8 @@ class Dispatch(Task):
             )
         elif config.model in LEARNED:
             raise ConfigError(f"model {config.model} is not ready yet.")
-        self.learner = SelfLabeling(config)
+        kind = SelfLabeling if config.learn == "self-labeling" else PolicyGradient
+        self.learner = kind(config)
 
     # ---- the five methods -------------------------------------------------------------------
 
@@ -94,6 +96,12 @@ class Dispatch(Task):
     def read(cls, source: Any, config: DispatchConfig | None = None) -> Data:
         """Reads what to test on: random, a file, a folder, or names such as la01-05."""
         return reading.read(source, config or DispatchConfig())
+
+    def prepare(self, train: Split) -> None:
+        """Takes over the weights of `config.init`, if training shall begin with them."""
+        if self.policy is not None and self.config.init:
+            folder = checkpoint.locate(Path(self.config.init), "best")
+            checkpoint.load_weights(self, folder)
 
     def batches(
         self, split: Split, *, generator: torch.Generator, shard: Shard
@@ -292,7 +300,7 @@ class Dispatch(Task):
             spans = play(
                 lambda view, which: policy(view.to(device), vectors, which.to(device)).cpu(),
                 shop,
-                lookahead=self.config.ahead(),
+                lookahead=self.config.ahead(self.config.eval_rollouts),
                 generator=generator,
             )
         return shop, np.where(spans < 0, np.inf, spans).reshape(len(instances), samples)

@@ -30,6 +30,7 @@ SMALL = {
     "rollouts": 2,
     "val_size": "4x3",
     "val_count": 4,
+    "eval_rollouts": 2,
 }
 SWAP = JobShopInstance.from_jobs([[(0, 3), (1, 2)], [(1, 3), (0, 2)]], name="swap")
 
@@ -45,11 +46,16 @@ def shops(count: int, jobs: int, machines: int, seed: int = 0) -> list[JobShopIn
         {},
         {"mode": "jssp", "lookahead": False},
         {"mode": "bws", "allow_wait": True, "shutdown": "0,0.02"},
+        {"mode": "bws", "allow_wait": True, "label_search": 20},
+        {"learn": "policy-gradient", "entropy": 0.01},
         {"model": "SPT"},
     ],
 )
-def test_dispatch_keeps_the_promises_of_a_task(values: dict[str, object]) -> None:
-    check_task(Dispatch, shops(3, 3, 3), {**SMALL, **values}, query={"instance": "ft06"}, epochs=2)
+def test_dispatch_keeps_the_promises_of_a_task(values: dict[str, object], tmp_path) -> None:
+    file = tmp_path / "shop.txt"
+    file.write_text("2 2\n0 3 1 2\n1 3 0 2\n")
+    query = {"instance": str(file)}
+    check_task(Dispatch, shops(3, 3, 3), {**SMALL, **values}, query=query, epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +104,9 @@ def test_relabelling_jobs_and_machines_permutes_the_logits(mode: str) -> None:
         jobs = rng.permutation(6)
         asked = int(shop.machines[:, 0].min())  # the machine that decides first stays the first
         names = np.concatenate([np.arange(asked + 1), asked + 1 + rng.permutation(4 - asked)])
-        other = JobShopInstance("other", names[shop.machines[jobs]], shop.times[jobs], shop.lengths, 5)
+        other = JobShopInstance(
+            "other", names[shop.machines[jobs]], shop.times[jobs], shop.lengths, 5
+        )
         logits, permuted = first_logits(task, shop), first_logits(task, other)
         torch.testing.assert_close(permuted[:-1], logits[:-1][jobs], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(permuted[-1], logits[-1], rtol=1e-5, atol=1e-5)
