@@ -64,6 +64,11 @@ class Dispatch(Task):
         "source": "random",
         "models": [{"model": "jobs", "preset": "6x6", "name": "jobs"}],
         "values": {"epochs": 3, "updates": 10, "samples": 16, "val_size": "6x6", "eval_every": 1},
+        "commands": [
+            "gnnlab dispatch solve your-shop.txt --gantt plan.svg",
+            "gnnlab train dispatch --data your-shop.txt --preset blocking --out my-run",
+            "gnnlab dispatch solve your-shop.txt --policy my-run --gantt plan.html",
+        ],
     }
     citation = """@inproceedings{corsini2024selflabeling,
   title = {Self-Labeling the Job Shop Scheduling Problem},

@@ -133,10 +133,10 @@ def test_a_run_reads_files_and_says_what_is_wrong(tmp_path) -> None:
     data = Dispatch.read(tmp_path, Dispatch.Config(**SMALL))
     assert data.test is not None
     assert data.test.history.instances[0] == SWAP
+    (tmp_path / "b.txt").write_text("2 2\n0 3 1\n1 3 0 2\n")
     with pytest.raises(DataError, match="odd number of values"):
-        (tmp_path / "b.txt").write_text("2 2\n0 3 1\n1 3 0 2\n")
         Dispatch.read(tmp_path, Dispatch.Config(**SMALL))
-    with pytest.raises(ConfigError, match='unknown model "SPTT". Did you mean "SPT"'):
+    with pytest.raises(ConfigError, match=r'unknown model "SPTT"\. Did you mean "SPT"'):
         Dispatch.Config(model="SPTT")
     with pytest.raises(ConfigError, match='"6by6" is no size'):
         Dispatch.Config(sizes="6by6")
