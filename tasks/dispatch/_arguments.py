@@ -8,14 +8,19 @@ from typing import Literal
 
 from cyclopts import Parameter
 
-from gnnlab.errors import ConfigError, DataError, did_you_mean
-from gnnlab.tasks.dispatch.datasets import CLASSICAL, load
+from gnnlab.errors import ConfigError, DataError
+from gnnlab.tasks.dispatch.datasets import load
 from gnnlab.tasks.dispatch.files import read_instances
 from gnnlab.tasks.dispatch.instance import InstanceError, JobShopInstance
 from gnnlab.tasks.dispatch.schedule import Mode
 from gnnlab.tasks.dispatch.trace import RandomTrace, Shutdowns, Trace, WindowTrace
 
 FileFormat = Literal["auto", "standard", "taillard", "dct", "fjs", "json", "npy"]
+_FLAGS = {
+    "machine_base=": "--machine-base ",
+    "strict=False": "--no-strict",
+    "time_scale=": "--time-scale",
+}
 
 
 @Parameter(name="*")
@@ -37,22 +42,23 @@ class Reading:
     def read(self, file: str) -> JobShopInstance:
         """Returns the job shop of a file, or the classical one of that name."""
         path = Path(file)
-        if file in CLASSICAL and not path.exists():
-            return load(file)
         if not path.exists() and not path.suffix and path.name == file:
-            raise DataError(
-                f'there is neither a file nor a classical instance "{file}".'
-                f"{did_you_mean(file, CLASSICAL)}"
-            )
+            try:
+                return load(file)
+            except DataError as error:
+                raise DataError(f"there is no file {file}. As a name: {error}") from None
         if not path.exists():
             raise FileNotFoundError(f"no such file: {file}")
-        found = read_instances(
-            path,
-            self.format,
-            strict=self.strict,
-            machine_base=self.machine_base,
-            time_scale=self.time_scale,
-        )
+        try:
+            found = read_instances(
+                path,
+                self.format,
+                strict=self.strict,
+                machine_base=self.machine_base,
+                time_scale=self.time_scale,
+            )
+        except InstanceError as error:
+            raise InstanceError(_in_flags(str(error))) from None
         if self.number is None and len(found) > 1:
             raise InstanceError(
                 f"{file}: holds {len(found)} job shops; choose one with --number 0 to "
@@ -64,6 +70,13 @@ class Reading:
                 f"{file}: there is no job shop number {number}; it holds {len(found)}, from 0."
             )
         return found[number]
+
+
+def _in_flags(text: str) -> str:
+    """Returns a message whose hints name flags instead of arguments in Python."""
+    for argument, words in _FLAGS.items():
+        text = text.replace(argument, words)
+    return text
 
 
 @Parameter(name="*")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,18 +95,36 @@ def _by_rule(
 def _by_best_rule(
     instance: JobShopInstance, trace: Trace | None, options: ShopOptions
 ) -> tuple[Schedule, str]:
-    found, stuck = {}, []
     rules = [name for name in RULES if name != "RANDOM"]
-    for name in rules:
+    spans = _spans(instance, trace, options, rules)
+    if all(math.isinf(span) for span in spans):
         try:
-            found[name] = _by_rule(instance, name, trace, options, 0)
+            _by_rule(instance, rules[0], trace, options, 0)
         except NoScheduleError as error:
-            stuck.append(error)
-    if not found:
-        raise NoScheduleError(f"all {len(rules)} rules end in a deadlock, the first so: {stuck[0]}")
-    best = min(found, key=lambda name: found[name].makespan)
-    note = f"; {len(stuck)} end in a deadlock" if stuck else ""
-    return found[best], f"{best}, the best of {len(rules)} priority rules{note}"
+            raise NoScheduleError(
+                f"all {len(rules)} rules end in a deadlock, the first so: {error}"
+            ) from None
+    best = rules[spans.index(min(spans))]
+    stuck = sum(map(math.isinf, spans))
+    note = f"; {stuck} end in a deadlock" if stuck else ""
+    plan = _by_rule(instance, best, trace, options, 0)
+    return plan, f"{best}, the best of {len(rules)} priority rules{note}"
+
+
+def _spans(
+    instance: JobShopInstance, trace: Trace | None, options: ShopOptions, rules: Sequence[str]
+) -> list[float]:
+    """Returns the makespan by each rule, infinite for a deadlock."""
+    from gnnlab.tasks.dispatch import _native
+
+    if _native.shop_library() is None:
+        return [dispatch(instance, name, trace, options).makespan for name in rules]
+    from gnnlab.tasks.dispatch.batched import BatchedShop
+
+    shop = BatchedShop([instance], options, copies=len(rules), traces=[trace] * len(rules))
+    for row, name in enumerate(rules):
+        shop.run_rules([(RULES.index(name), 1.0)], rows=np.array([row]))
+    return [math.inf if span < 0 else float(span) for span in shop.makespans().tolist()]
 
 
 def _by_solver(

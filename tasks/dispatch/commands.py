@@ -10,7 +10,9 @@ import hashlib
 import json as jsons
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from gnnlab.errors import ConfigError, GnnlabError, did_you_mean, needs
 from gnnlab.tasks.dispatch._arguments import Reading, Scenario
@@ -46,10 +48,10 @@ def solve(
     samples: int = 1,
     search: int = 0,
     wip_limit: int | None = None,
-    json: str | None = None,
+    json: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     csv: Path | None = None,
     gantt: Path | None = None,
-    text: bool = False,
+    text: Annotated[bool, Parameter(negative="")] = False,
     scenario: Scenario = _SCENARIO,
     reading: Reading = _READING,
 ) -> int:
