@@ -215,11 +215,11 @@ def test_a_graph_becomes_one_of_dgl() -> None:
 @compiled
 def test_wrong_choices_are_refused() -> None:
     shop = BatchedShop([SWAP, SWAP])
-    with pytest.raises(ConfigError, match='unknown disjunctive "clik". Did you mean "clique"'):
+    with pytest.raises(ConfigError, match=r'unknown disjunctive "clik". Did you mean "clique"'):
         shop.graph(disjunctive="clik")
     with pytest.raises(ConfigError, match="needs machine_nodes=True"):
         shop.graph(disjunctive="star", machine_nodes=False)
     with pytest.raises(ConfigError, match="this view has 2"):
         shop.graph().to_pyg()
-    with pytest.raises(IndexError, match="row 5 is not in 0..1"):
+    with pytest.raises(IndexError, match="row 5 is not in"):
         shop.graph(np.array([0, 5]))
