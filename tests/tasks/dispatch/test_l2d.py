@@ -11,7 +11,8 @@ import torch
 from gnnlab.errors import ConfigError
 from gnnlab.tasks.dispatch import IllegalAction, JobShopInstance, verify
 from gnnlab.tasks.dispatch.generate import taillard
-from gnnlab.tasks.dispatch.l2d import L2DPolicy, L2DShop, L2DView, l2d_instances
+from gnnlab.tasks.dispatch.l2d import L2DPolicy
+from gnnlab.tasks.dispatch.l2d_shop import L2DShop, L2DView, l2d_instances
 
 
 def _random_instance(
@@ -182,3 +183,14 @@ def test_parameters_are_those_of_the_published_network() -> None:
     norms = 4 * 2 * 64
     heads = (128 * 32 + 32 + 32 + 1) + (64 * 32 + 32 + 32 + 1)
     assert sum(p.numel() for p in L2DPolicy().parameters()) == linear + norms + heads
+
+
+def test_instances_are_those_of_the_published_test_sets() -> None:
+    six, ten = l2d_instances(6, 6), l2d_instances(10, 10)
+    assert len(six) == len(ten) == 100
+    assert six[0].times[0].tolist() == [27, 17, 69, 43, 56, 77]
+    assert (six[0].machines[0] + 1).tolist() == [6, 4, 1, 3, 5, 2]
+    assert six[99].times[5].tolist() == [81, 30, 31, 6, 48, 13]
+    assert (six[99].machines[5] + 1).tolist() == [5, 2, 1, 4, 6, 3]
+    assert ten[99].times[9].tolist() == [35, 93, 23, 27, 43, 82, 94, 66, 27, 15]
+    assert (ten[99].machines[9] + 1).tolist() == [7, 3, 5, 10, 8, 9, 2, 4, 1, 6]
