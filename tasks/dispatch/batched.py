@@ -145,7 +145,8 @@ class BatchedShop:
         """Takes one decision per row and goes on to the next; rows that are over stay as they are.
 
         Args:
-            actions: (B,) int64, a job's index, or J of the row's instance for WAIT.
+            actions: (B,) int64, a job's index, or for WAIT J, that of the row's instance or of the
+                largest.
             rows: (B,) int64, which rows; None is all.
 
         Returns:

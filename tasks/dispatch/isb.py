@@ -181,8 +181,8 @@ class _Layer(nn.Module):
         if not self.extended:
             return self.op(torch.cat(parts, 1)), machines
         parts += [
-            self.block(_neighbours(view, "block", h)).relu(),
-            self.block_rev(_neighbours(view, "block_rev", h, "mean")).relu(),
+            _few_neighbours(self.block, view, "block", h),
+            _few_neighbours(self.block_rev, view, "block_rev", h),
             self.from_machine(machines).relu()[groups.machine],
         ]
         mine = scatter(h, groups.machine, len(machines), reduce="mean")
@@ -190,9 +190,18 @@ class _Layer(nn.Module):
         return self.op(torch.cat(parts, 1)), self.machine(torch.cat(of_machine, 1))
 
 
-def _neighbours(view: GraphView, name: str, h: Tensor, reduce: str = "sum") -> Tensor:
+def _neighbours(view: GraphView, name: str, h: Tensor) -> Tensor:
     source, target = view.edge_index[name]
-    return scatter(h[source], target, len(h), reduce=reduce)  # type: ignore[arg-type]
+    return scatter(h[source], target, len(h))
+
+
+def _few_neighbours(net: MLP, view: GraphView, name: str, h: Tensor) -> Tensor:
+    """Returns relu(net(mean of neighbours)) where most operations have none: `net` sees 0 once."""
+    source, target = view.edge_index[name]
+    nodes, place = target.unique(return_inverse=True)
+    means = scatter(h[source], place, len(nodes), reduce="mean")
+    none, some = net(torch.cat([h.new_zeros(1, h.shape[1]), means])).relu().split([1, len(nodes)])
+    return none.expand(len(h), -1).index_copy(0, nodes, some)
 
 
 def _mlp(in_dim: int, hidden: int, out_dim: int, layer_norm: bool = False) -> MLP:

@@ -189,8 +189,9 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_step(gnnlab_shop* shop, const int64_t* rows, 
     if (r.head->flags) {
       reward[i] = 0;
     } else {
-      if (const char* why = illegal(r, actions[i])) return why;
-      act(r, actions[i]);
+      const int64_t action = actions[i] == shop->most_jobs ? r.in->jobs : actions[i];  // WAIT
+      if (const char* why = illegal(r, action)) return why;
+      act(r, action);
       reward[i] = take_reward(r);
     }
     flags[i] = static_cast<uint8_t>(r.head->flags);

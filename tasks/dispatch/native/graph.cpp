@@ -199,14 +199,9 @@ void link_cliques(const Row& r, const Choice& c, const Scratch& s, bool has_twin
   }
 }
 
-void write(const Row& r, const Choice& c, int64_t row, const int64_t* at, const int64_t* totals, int64_t width,
-           const gnnlab_shop_graph_out& out) {
-  Scratch& s = scratch(r);
+// Room for the members of each clique, and what is known of the operations in process.
+void prepare(const Row& r, const Choice& c, Scratch& s) {
   const int64_t m = r.in->machines, now = r.head->time;
-  uint8_t* mask = out.mask + row * (width + 1);
-  int64_t* candidate = out.candidate + row * (width + 1);
-  write_mask(r, mask, width + 1);
-  out.time[row] = now;
   int64_t total = 0;
   for (int64_t k = 0; k < m; ++k) s.count[k] = 0, s.seen[k] = -1;
   if (c.is_clique)
@@ -220,6 +215,31 @@ void write(const Row& r, const Choice& c, int64_t row, const int64_t* at, const 
     const bool is_processing = r.occupant[k] >= 0 && r.status[r.occupant[k]] == kProc;
     s.free_at[k] = is_processing ? known_end(r, k, s.work[k], c.knows_repair) : now;
   }
+}
+
+// Edges from the operation that occupies a machine to those that wait for it.
+void link_occupants(const Row& r, const Choice& c, const Scratch& s, const int64_t* candidate, Writer following,
+                    Writer block, Writer reverse) {
+  for (int64_t k = 0; k < r.in->machines; ++k) {
+    if (!is_waited_for(r, k, c)) continue;
+    const int64_t occupant = s.occupant[k];
+    const bool blocks = leaves_by_starting(r, k);
+    each_job(r.queue + k * r.words, r.words, [&](int64_t a) {
+      following.add(occupant, candidate[a]);
+      if (blocks) block.add(occupant, candidate[a]), reverse.add(candidate[a], occupant);
+      return false;
+    });
+  }
+}
+
+void write(const Row& r, const Choice& c, int64_t row, const int64_t* at, const int64_t* totals, int64_t width,
+           const gnnlab_shop_graph_out& out) {
+  Scratch& s = scratch(r);
+  uint8_t* mask = out.mask + row * (width + 1);
+  int64_t* candidate = out.candidate + row * (width + 1);
+  write_mask(r, mask, width + 1);
+  out.time[row] = r.head->time;
+  prepare(r, c, s);
   const int64_t machine = at[1];
   if (c.has_machines)
     describe_machines(r, c, s, row, out.x_machine + machine * GNNLAB_SHOP_MACHINE_FEATURES, out.machine_row + machine);
@@ -257,18 +277,8 @@ void write(const Row& r, const Choice& c, int64_t row, const int64_t* at, const 
     }
   }
   if (c.is_clique) link_cliques(r, c, s, has_twins, Writer(out, at, totals, kDisj));
-
-  Writer following(out, at, totals, kNext), block(out, at, totals, kBlock), reverse(out, at, totals, kBlockRev);
-  for (int64_t k = 0; k < m; ++k) {
-    if (!is_waited_for(r, k, c)) continue;
-    const int64_t occupant = s.occupant[k];
-    const bool blocks = leaves_by_starting(r, k);
-    each_job(r.queue + k * r.words, r.words, [&](int64_t a) {
-      following.add(occupant, candidate[a]);
-      if (blocks) block.add(occupant, candidate[a]), reverse.add(candidate[a], occupant);
-      return false;
-    });
-  }
+  link_occupants(r, c, s, candidate, Writer(out, at, totals, kNext), Writer(out, at, totals, kBlock),
+                 Writer(out, at, totals, kBlockRev));
 }
 
 }  // namespace

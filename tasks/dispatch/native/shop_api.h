@@ -74,7 +74,8 @@ int gnnlab_shop_free(gnnlab_shop* shop);
 /* Puts rows back to time 0 and goes on to their first decision. */
 int gnnlab_shop_reset(gnnlab_shop* shop, const int64_t* rows, int64_t count, int threads);
 
-/* One decision per row, then on to the next. reward (count,); rows that are over are left alone. */
+/* One decision per row, then on to the next: a job, or WAIT, which is the number of jobs of the row's
+ * instance or the largest of the shop. reward (count,); rows that are over are left alone. */
 int gnnlab_shop_step(gnnlab_shop* shop, const int64_t* rows, int64_t count, const int64_t* actions,
                      double* reward, uint8_t* flags, int threads);
 

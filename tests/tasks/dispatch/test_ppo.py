@@ -324,3 +324,18 @@ def test_a_rollout_adds_up_to_the_makespan() -> None:
     np.testing.assert_allclose(rollout.total.numpy(), -shop.makespans() / scale)
     sums = torch.zeros(8).index_add(0, rollout.row, rollout.reward)
     torch.testing.assert_close(sums.double(), rollout.total, atol=1e-5, rtol=1e-5)
+
+
+@compiled
+def test_shops_of_different_sizes_play_together_and_may_wait() -> None:
+    torch.manual_seed(0)
+    problems = [taillard(3, 2, seed=1), taillard(6, 4, seed=2), taillard(5, 5, seed=3)]
+    shop = BatchedShop(problems, ShopOptions(allow_wait=True), copies=8)
+    policy = IsbPolicy(dim=8)
+    rollout = collect(policy, shop, torch.Generator().manual_seed(0))
+    assert (shop.makespans() > 0).all()
+    waits = rollout.action == shop.num_jobs
+    assert waits[rollout.row < 8].any()  # the smallest too
+    shop.reset()
+    play(policy, shop)
+    assert (shop.makespans() > 0).all()
