@@ -29,6 +29,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "shop_step": [_P, _P, _L, _P, _P, _P, _I],
     "shop_rules": [_P, _P, _L, _P, _P, _L, _P, _I],
     "shop_search": [_P, _P, _L, _P, _L, _P, _I],
+    "shop_values": [_P, _P, _L, _P, _L, ctypes.c_double, _L, _P, _P, _I],
     "shop_mask": [_P, _P, _L, _P],
     "shop_state": [_P, _P, _L, _P],
     "shop_schedule": [_P, _L, _P],
@@ -55,13 +56,13 @@ class Options(ctypes.Structure):
             "reward",
             "repair_known",
         )
-    ] + [("max_steps", ctypes.c_int64)]  # noqa: RUF012
+    ] + [("max_steps", ctypes.c_int64)]
 
 
 class Row(ctypes.Structure):
     """`gnnlab_shop_row`."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("instance", ctypes.c_int64),
         ("wip_limit", ctypes.c_int64),
         ("scale", ctypes.c_double),

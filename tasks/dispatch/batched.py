@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from gnnlab.errors import ConfigError
 from gnnlab.tasks.dispatch import _native
 from gnnlab.tasks.dispatch.graph_view import Disjunctive, GraphView, graph_view
 from gnnlab.tasks.dispatch.instance import JobShopInstance
+from gnnlab.tasks.dispatch.lookahead import Lookahead
 from gnnlab.tasks.dispatch.options import REWARDS, ShopOptions
-from gnnlab.tasks.dispatch.schedule import MODES, Schedule
+from gnnlab.tasks.dispatch.schedule import Schedule
 from gnnlab.tasks.dispatch.trace import Cuts, RandomTrace, Trace, WindowTrace
 
 __all__ = ["BatchedShop", "JobView", "Problems"]
@@ -61,6 +62,8 @@ class JobView:
         mask: (B, J + 1) bool, legal actions; the last is WAIT.
         op: (B, J) int64, place j * L + i of a job's next operation, -1 without one.
         machine: (B, J) int64, the machine of that operation, -1 without one.
+        ahead: (B, J + 1, A) float32, what lookahead thinks of each legal action: how much later
+            than the best action the episode ends, in mean operation times; A may be 0.
     """
 
     jobs: torch.Tensor
@@ -68,6 +71,15 @@ class JobView:
     mask: torch.Tensor
     op: torch.Tensor
     machine: torch.Tensor
+    ahead: torch.Tensor
+
+    def to(self, device: torch.device) -> JobView:
+        """Returns the same on another device."""
+        return JobView(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def at(self, chosen: torch.Tensor) -> JobView:
+        """Returns the decisions that a mask or an index chooses."""
+        return JobView(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
 
 class BatchedShop:
@@ -116,6 +128,7 @@ class BatchedShop:
         sizes, machines, times, lengths = _arrays(problems)
         self.num_rows = len(sizes) * copies
         self.num_jobs = int(sizes[:, 0].max())
+        self.mean_times = _mean_times(problems)
         rows = self._rows(traces, wip_limits)
         settings, handle = _options(self.options), ctypes.c_void_p()
         found.check(
@@ -145,8 +158,7 @@ class BatchedShop:
         """Takes one decision per row and goes on to the next; rows that are over stay as they are.
 
         Args:
-            actions: (B,) int64, a job's index, or for WAIT J, that of the row's instance or of the
-                largest.
+            actions: (B,) int64, a job's index, or `num_jobs` for WAIT.
             rows: (B,) int64, which rows; None is all.
 
         Returns:
@@ -214,7 +226,48 @@ class BatchedShop:
             self.threads,
         )
 
-    def view(self, rows: np.ndarray | None = None) -> JobView:
+    def values(
+        self,
+        rules: Sequence[int],
+        *,
+        rollouts: int = 16,
+        noise: float = 0.1,
+        rows: np.ndarray | None = None,
+        seeds: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Judges every legal action by finishing the episode many times.
+
+        Args:
+            rules: numbers of the priority rules that finish episodes, in turn.
+            rollouts: noisy episodes per action; 0 takes mean and least of the plain ones.
+            noise: how often a rule's choice is replaced by any candidate.
+            rows: (B,) int64, which rows; None is all.
+            seeds: (B,) uint64; None is 0.
+
+        Returns:
+            (B, J + 1, R + 2) int64, -1 where not legal: makespans when each rule finishes,
+            then mean and least of the noisy episodes. Shutdowns to come are not known to them.
+        """
+        rows = None if rows is None else _int64(rows)
+        count = self.num_rows if rows is None else len(rows)
+        out = np.empty((count, self.num_jobs + 1, len(rules) + 2), np.int64)
+        which = np.array(rules, np.int64)
+        keys = None if seeds is None else np.ascontiguousarray(seeds, np.uint64)
+        self._call(
+            "values",
+            rows,
+            count,
+            _at(which),
+            len(which),
+            noise,
+            rollouts,
+            _at(keys),
+            _at(out),
+            self.threads,
+        )
+        return out
+
+    def view(self, rows: np.ndarray | None = None, lookahead: Lookahead | None = None) -> JobView:
         """Returns what a policy over jobs sees."""
         rows = None if rows is None else _int64(rows)
         count = self.num_rows if rows is None else len(rows)
@@ -225,7 +278,19 @@ class BatchedShop:
         machine = torch.empty_like(op)
         parts = [t.data_ptr() for t in (jobs, shop, mask, op, machine)]
         self._call("jobs", rows, count, *parts, self.threads)
-        return JobView(jobs, shop, mask, op, machine)
+        if lookahead is None:
+            return JobView(jobs, shop, mask, op, machine, torch.zeros(*mask.shape, 0))
+        which = np.arange(self.num_rows) if rows is None else rows
+        values = torch.from_numpy(
+            self.values(
+                lookahead.numbers, rollouts=lookahead.rollouts, noise=lookahead.noise, rows=which
+            )
+        )
+        legal = mask[..., None]
+        best = values.masked_fill(~legal, 2**62).amin(1, keepdim=True)
+        unit = torch.from_numpy(self.mean_times[which // self.copies])[:, None, None]
+        ahead = ((values - best) / unit).float().masked_fill(~legal, 0.0)
+        return JobView(jobs, shop, mask, op, machine, ahead)
 
     def graph(
         self,
@@ -292,6 +357,20 @@ class BatchedShop:
         table = np.column_stack([jobs, ops, instance.machines[jobs, ops], times[jobs, ops]])
         return Schedule(instance.name, self.options.mode, int(table[:, 4].max()), table)
 
+    def starts(self, row: int) -> np.ndarray:
+        """Returns (J, L) int64: start times of a row's operations, -1 where not known."""
+        instance = self.problems[row // self.copies]
+        times = np.empty((*instance.machines.shape, 3), np.int64)
+        self._library.check(self._library.shop_schedule(self._handle, row, _at(times)))
+        return np.ascontiguousarray(times[..., 0])
+
+    def padded(self) -> Problems:
+        """Returns the instances as arrays; all must have the same numbers of jobs and machines."""
+        if isinstance(self.problems, Problems):
+            return self.problems
+        parts = [np.stack([getattr(p, f) for p in self.problems]) for f in _FIELDS]
+        return Problems(*parts, self.problems[0].num_machines)
+
     def copy_row(self, to: int, source: int) -> None:
         """Makes row `to` a clone of row `source` of the same instance."""
         self._library.check(self._library.shop_copy(self._handle, to, self._handle, source))
@@ -346,6 +425,9 @@ class BatchedShop:
         raise ConfigError(f"{type(trace).__name__} is no trace that BatchedShop can read.")
 
 
+_FIELDS = ("machines", "times", "lengths")
+
+
 def _arrays(problems: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     if isinstance(problems, Problems):
         count, jobs, longest = problems.machines.shape
@@ -357,6 +439,15 @@ def _arrays(problems: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
         for f in ("machines", "times", "lengths")
     ]
     return np.ascontiguousarray(sizes[:, [0, 2, 1]]), *map(_int64, flat)
+
+
+def _mean_times(problems: Any) -> np.ndarray:
+    if isinstance(problems, Problems):
+        exists = problems.machines >= 0
+        means = np.where(exists, problems.times, 0).sum((1, 2)) / exists.sum((1, 2))
+    else:
+        means = np.array([p.total_time / p.num_operations for p in problems])
+    return np.where(means > 0, means, 1.0)
 
 
 def _options(options: ShopOptions) -> _native.Options:

@@ -77,6 +77,13 @@ int refuse(const char* why) { return fail(GNNLAB_BAD_ARGUMENT, "the job shop was
 
 }  // namespace
 
+Row row_at(const Row& like, char* memory, const gnnlab_shop_row* how) {
+  Row row = like;
+  row.how = how;
+  carve(row, memory, like.in->jobs, like.in->machines, like.in->longest);
+  return row;
+}
+
 Row row_of(const gnnlab_shop* shop, int64_t r) {
   Row row;
   const gnnlab_shop_row& how = shop->rows[r];

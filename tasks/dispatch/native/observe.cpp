@@ -85,7 +85,7 @@ void describe_job(const Row& r, int64_t j, const int64_t* left, const Scale& s, 
   describe_machine(r, r.in->machine[r.op(j, i + 1)], left, s, bound, f + 27);
 }
 
-void describe_shop(const Row& r, const int64_t* left, const Scale& s, int64_t bound, float* g) {
+void describe_shop(const Row& r, const int64_t* left, const Scale& s, int64_t bound, int64_t event, float* g) {
   const Head& h = *r.head;
   int64_t open = 0, blocked = 0, down = 0, todo = 0, waiting = 0;
   for (int64_t k = 0; k < r.in->machines; ++k) {
@@ -95,7 +95,6 @@ void describe_shop(const Row& r, const int64_t* left, const Scale& s, int64_t bo
     todo += r.load[k];
     waiting += r.queued[k];
   }
-  const int64_t event = next_event(r);
   g[0] = ratio(static_cast<double>(h.time), static_cast<double>(bound > 0 ? bound : 1));
   g[1] = ratio(static_cast<double>(h.inside), s.jobs);
   g[2] = ratio(static_cast<double>(h.inside), s.machines);
@@ -139,8 +138,11 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_jobs(const gnnlab_shop* shop, const int64_t* 
     if (shop->instances[s].machines > kMachines || shop->instances[s].jobs > kJobs)
       return gnnlab::fail(GNNLAB_BAD_ARGUMENT, "a policy sees up to 4096 jobs and 256 machines");
   return each_row(shop, rows, count, threads, [&](Row& r, int64_t at) {
-    int64_t left[kMachines], path[kJobs];
-    for (int64_t k = 0; k < r.in->machines; ++k) left[k] = work_left(r, k);
+    int64_t left[kMachines], ends[kMachines], path[kJobs];
+    for (int64_t k = 0; k < r.in->machines; ++k) {
+      left[k] = work_left(r, k);
+      ends[k] = end_seen(r, k, left[k]);
+    }
     const int64_t bound = lower_bound_seen(r, left, path);
     const Scale s{r.in->mean_time, static_cast<double>(r.in->lb0 > 0 ? r.in->lb0 : 1), static_cast<double>(r.in->jobs),
                   static_cast<double>(r.in->machines)};
@@ -157,7 +159,7 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_jobs(const gnnlab_shop* shop, const int64_t* 
     }
     float* g = globals + at * GNNLAB_SHOP_GLOBAL_FEATURES;
     std::memset(g, 0, GNNLAB_SHOP_GLOBAL_FEATURES * sizeof(float));
-    describe_shop(r, left, s, bound, g);
+    describe_shop(r, left, s, bound, next_event(r, ends), g);
     return nullptr;
   });
 }

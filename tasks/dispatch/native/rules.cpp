@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "batch.h"
+#include "rules.h"
 
 namespace gnnlab::dispatch {
 namespace {
@@ -55,11 +56,9 @@ double key(const Row& r, int64_t rule, int64_t j, const Moment& moment) {
   }
 }
 
-struct Mix {
-  const int64_t* rules;
-  const double* weights;
-  int64_t count;
-};
+}  // namespace
+
+bool is_rule(int64_t rule) { return rule >= 0 && rule < kRules; }
 
 int64_t choose(const Row& r, const Mix& mix, uint64_t seed, int64_t decision) {
   const int64_t k = r.head->focus;
@@ -109,7 +108,6 @@ int64_t choose(const Row& r, const Mix& mix, uint64_t seed, int64_t decision) {
   return best;
 }
 
-}  // namespace
 }  // namespace gnnlab::dispatch
 
 using namespace gnnlab::dispatch;
@@ -117,7 +115,7 @@ using namespace gnnlab::dispatch;
 GNNLAB_SHOP_EXPORT int gnnlab_shop_rules(gnnlab_shop* shop, const int64_t* rows, int64_t count, const int64_t* rules,
                                          const double* weights, int64_t num_rules, const uint64_t* seeds, int threads) {
   for (int64_t s = 0; s < num_rules; ++s)
-    if (rules[s] < 0 || rules[s] >= kRules) return gnnlab::fail(GNNLAB_BAD_ARGUMENT, "there is no such priority rule");
+    if (!is_rule(rules[s])) return gnnlab::fail(GNNLAB_BAD_ARGUMENT, "there is no such priority rule");
   const Mix mix{rules, weights, num_rules};
   return each_row(shop, rows, count, threads, [&](Row& r, int64_t i) {
     for (int64_t decision = 0; !r.head->flags; ++decision) {

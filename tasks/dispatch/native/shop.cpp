@@ -192,9 +192,10 @@ int64_t first_open(const Row& r) {
   return -1;
 }
 
-int64_t next_event(const Row& r) {
+int64_t next_event(const Row& r, const int64_t* until) {
   int64_t next = kNever;
-  for (int64_t k = 0; k < r.in->machines; ++k) next = r.until[k] < next ? r.until[k] : next;
+  if (!until) until = r.until;
+  for (int64_t k = 0; k < r.in->machines; ++k) next = until[k] < next ? until[k] : next;
   if (r.how->trace)
     for (int64_t k = 0; k < r.in->machines; ++k) {
       if (!r.is_down(k)) continue;
@@ -324,7 +325,10 @@ void begin(Row& r) {
   *r.head = Head{};
   r.head->bound = r.in->lb0;
   r.head->focus = -1;
-  for (int64_t o = 0; o < cells; ++o) r.start[o] = r.end[o] = r.depart[o] = -1;
+  for (int64_t o = 0; o < cells; ++o) {
+    r.start[o] = r.end[o] = r.depart[o] = -1;
+    r.before[o] = -1;
+  }
   std::memset(r.queue, 0, static_cast<size_t>(m * r.words) * sizeof(uint64_t));
   std::memset(r.outside, 0, static_cast<size_t>(r.words) * sizeof(uint64_t));
   for (int64_t k = 0; k < m; ++k) {

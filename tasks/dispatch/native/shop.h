@@ -94,7 +94,7 @@ void act(Row& r, int64_t action);            // one legal action, and on to the 
 void move(Row& r, int64_t j);                // job j onto its next machine
 void settle(Row& r, bool ask);               // on to the next decision, or to the end
 const char* illegal(const Row& r, int64_t action);  // why, or null
-int64_t next_event(const Row& r);
+int64_t next_event(const Row& r, const int64_t* until = nullptr);  // until (M,): other ends of work
 bool can_wait(const Row& r);
 int64_t lower_bound(const Row& r);
 // The same as it looks without the shutdowns to come; left (M,): work_left of each machine.
@@ -108,8 +108,13 @@ struct Window { int64_t from, to; };
 Window following(const Row& r, int64_t machine, int64_t index, int64_t last);
 int64_t end_of_work(const Row& r, int64_t j, int64_t i, int64_t k, int64_t from);
 int64_t work_left(const Row& r, int64_t k);  // of the operation on machine k, as seen today
+int64_t end_seen(const Row& r, int64_t k, int64_t left);  // when that is done; kNever without one
+// Makes a copy of r forget the shutdowns to come: ends of work as they look today.
+void calm_down(const Row& r, Row& copy);
 double uniform(uint64_t key0, uint64_t key1, uint64_t index);
 
+// ---- batch.cpp
 Row row_of(const gnnlab_shop* shop, int64_t r);
+Row row_at(const Row& like, char* memory, const gnnlab_shop_row* how);
 
 }  // namespace gnnlab::dispatch

@@ -91,6 +91,14 @@ int gnnlab_shop_rules(gnnlab_shop* shop, const int64_t* rows, int64_t count, con
 int gnnlab_shop_search(gnnlab_shop* shop, const int64_t* rows, int64_t count, const int64_t* start,
                        int64_t evaluations, const uint64_t* seeds, int threads);
 
+/* What each legal action is worth: values (count, J + 1, num_rules + 2), -1 where not legal: makespans
+ * when each rule finishes the episode, then mean and least makespan of `rollouts` episodes finished by
+ * the rules in turn, which take any candidate with probability noise (0 rollouts: of the plain ones).
+ * No shutdowns but those of now. */
+int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t* rows, int64_t count, const int64_t* rules,
+                       int64_t num_rules, double noise, int64_t rollouts, const uint64_t* seeds,
+                       int64_t* values, int threads);
+
 /* mask (count, J + 1): legal actions, the last is WAIT; J the largest of the shop. */
 int gnnlab_shop_mask(const gnnlab_shop* shop, const int64_t* rows, int64_t count, uint8_t* mask);
 

@@ -105,4 +105,25 @@ int64_t work_left(const Row& r, int64_t k) {
   return left;
 }
 
+int64_t end_seen(const Row& r, int64_t k, int64_t left) {
+  if (r.until[k] >= kNever) return kNever;
+  const int64_t j = r.occupant[k], o = r.op(j, r.next[j] - 1);
+  int64_t from = r.is_down(k) ? r.down_to[k] : r.head->time;
+  if (r.how->cut_after && r.how->cut_after[o] >= 0) {  // a cut that has come ends as known
+    const int64_t cut = r.began[k] + r.how->cut_after[o], back = cut + r.how->cut_duration[o];
+    if (r.head->time >= cut && r.head->time < back) from = back;
+  }
+  return from + left;
+}
+
+void calm_down(const Row& r, Row& copy) {
+  if (!r.how->trace && !r.how->cut_after) return;
+  for (int64_t k = 0; k < r.in->machines; ++k) {
+    if (!r.is_down(k)) copy.down_from[k] = copy.down_to[k] = kNever;
+    if (r.until[k] >= kNever) continue;
+    const int64_t j = r.occupant[k];
+    copy.until[k] = copy.end[r.op(j, r.next[j] - 1)] = end_seen(r, k, work_left(r, k));
+  }
+}
+
 }  // namespace gnnlab::dispatch

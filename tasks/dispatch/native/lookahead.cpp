@@ -1,0 +1,117 @@
+// Lookahead: what each legal action is worth, judged by finishing the episode many times.
+//
+// Algorithm: the state is copied, the action done, and the episode finished by each of some priority
+//   rules; then several times by these rules in turn, which now and then (with probability `noise`)
+//   take any candidate instead. The future is the expected one: shutdowns of now end as known, no
+//   others follow. An action's values are the makespans of the rules, and mean and least of the noisy
+//   ones. All actions of a decision meet the same random numbers.
+// Cost: actions x rollouts episodes per decision; two copies of the state per row, nothing else.
+#include <cstdlib>
+
+#include "batch.h"
+#include "rules.h"
+
+namespace gnnlab::dispatch {
+namespace {
+
+inline uint64_t next_word(uint64_t* state) {
+  *state ^= *state << 13;
+  *state ^= *state >> 7;
+  *state ^= *state << 17;
+  return *state * 0x2545F4914F6CDD1Du;
+}
+
+inline double unit(uint64_t* state) { return static_cast<double>(next_word(state) >> 11) * 0x1p-53; }
+
+int64_t any_candidate(const Row& r, uint64_t* dice) {
+  const uint64_t* queue = r.queue + r.head->focus * r.words;
+  int64_t count = 0, found = -1;
+  each_job(queue, r.words, [&](int64_t j) {
+    count += may_move(r, j);
+    return false;
+  });
+  int64_t left = static_cast<int64_t>(unit(dice) * static_cast<double>(count));
+  each_job(queue, r.words, [&](int64_t j) {
+    if (!may_move(r, j)) return false;
+    found = j;
+    return left-- == 0;
+  });
+  return found;
+}
+
+int64_t makespan(const Row& r) {
+  if (r.head->flags != GNNLAB_SHOP_DONE) return 4 * r.in->total;
+  int64_t most = 0;
+  for (int64_t j = 0; j < r.in->jobs; ++j) {
+    const int64_t end = r.end[r.op(j, r.in->length[j] - 1)];
+    most = end > most ? end : most;
+  }
+  return most;
+}
+
+int64_t finish(Row& r, int64_t rule, double noise, uint64_t* dice) {
+  const Mix mix{&rule, &kOne, 1};
+  while (!r.head->flags) {
+    ++r.head->steps;
+    move(r, noise > 0 && unit(dice) < noise ? any_candidate(r, dice) : choose(r, mix, *dice, 0));
+    settle(r, false);
+  }
+  return makespan(r);
+}
+
+}  // namespace
+}  // namespace gnnlab::dispatch
+
+using namespace gnnlab::dispatch;
+
+GNNLAB_SHOP_EXPORT int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t* rows, int64_t count,
+                                          const int64_t* rules, int64_t num_rules, double noise, int64_t rollouts,
+                                          const uint64_t* seeds, int64_t* values, int threads) {
+  for (int64_t s = 0; s < num_rules; ++s)
+    if (!is_rule(rules[s])) return gnnlab::fail(GNNLAB_BAD_ARGUMENT, "there is no such priority rule");
+  const int64_t width = shop->most_jobs + 1;
+  const size_t bytes = static_cast<size_t>(shop->row_bytes);
+  return each_row(shop, rows, count, threads, [&](Row& r, int64_t i) -> const char* {
+    char* memory = static_cast<char*>(std::malloc(2 * bytes + static_cast<size_t>(width)));
+    if (!memory) return "out of memory";
+    uint8_t* legal = reinterpret_cast<uint8_t*>(memory + 2 * bytes);
+    write_mask(r, legal, width);
+    gnnlab_shop_row calm = *r.how;  // no more shutdowns, but repairs of those that have begun
+    calm.trace = calm.trace ? 1 : 0;
+    calm.prob = 0;
+    calm.cut_after = nullptr;
+    Row first = row_at(r, memory, &calm), trial = row_at(r, memory + bytes, &calm);
+    for (int64_t a = 0; a < width; ++a) {
+      int64_t* value = values + (i * width + a) * (num_rules + 2);
+      for (int64_t v = 0; v < num_rules + 2; ++v) value[v] = -1;
+      if (!legal[a]) continue;
+      std::memcpy(memory, reinterpret_cast<const char*>(r.head), bytes);
+      calm_down(r, first);
+      ++first.head->steps;
+      if (a < width - 1) {
+        move(first, a);
+      } else {
+        for (int64_t k = first.head->focus; k < first.in->machines; ++k)
+          if (!r.options->focus || k == first.head->focus) first.declined[k] = 1;
+      }
+      settle(first, false);
+      double sum = 0;
+      int64_t least = kNever;
+      for (int64_t t = 0; t < num_rules + rollouts; ++t) {
+        std::memcpy(memory + bytes, memory, bytes);
+        uint64_t dice = ((seeds ? seeds[i] : 0) + static_cast<uint64_t>(t) + 1) * 0x9E3779B97F4A7C15u;
+        const bool is_plain = t < num_rules;
+        const int64_t rule = rules[(is_plain ? t : t - num_rules) % num_rules];
+        const int64_t span = finish(trial, rule, is_plain ? 0 : noise, &dice);
+        if (is_plain) value[t] = span;
+        if (is_plain && rollouts) continue;
+        sum += static_cast<double>(span);
+        least = span < least ? span : least;
+      }
+      value[num_rules] = static_cast<int64_t>(sum / static_cast<double>(rollouts ? rollouts : num_rules) + 0.5);
+      value[num_rules + 1] = least;
+    }
+    std::free(memory);
+    return nullptr;
+  });
+}
