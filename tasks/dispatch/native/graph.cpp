@@ -103,15 +103,6 @@ inline float ratio(int64_t a, int64_t b) { return static_cast<float>(static_cast
 
 int64_t repair(const Row& r, int64_t k) { return r.is_down(k) ? r.down_to[k] - r.head->time : 0; }
 
-// When the operation on machine k is complete, as far as is known.
-int64_t known_end(const Row& r, int64_t k, int64_t left, bool knows_repair) {
-  const int64_t j = r.occupant[k], now = r.head->time, o = r.op(j, r.next[j] - 1);
-  if (!knows_repair) return now + left;
-  if (r.how->cut_after && r.how->cut_after[o] >= 0)
-    return now >= r.began[k] + r.how->cut_after[o] ? r.until[k] : r.began[k] + r.in->time[o];
-  return now + repair(r, k) + left;
-}
-
 // Whether the blocked occupant of k is on a cycle of jobs that wait for each other's machines.
 bool is_rotating(const Row& r, int64_t first) {
   int64_t k = first;
@@ -213,7 +204,8 @@ void prepare(const Row& r, const Choice& c, Scratch& s) {
     s.count[k] = 0;
     s.work[k] = work_left(r, k);
     const bool is_processing = r.occupant[k] >= 0 && r.status[r.occupant[k]] == kProc;
-    s.free_at[k] = is_processing ? known_end(r, k, s.work[k], c.knows_repair) : now;
+    s.free_at[k] = now;
+    if (is_processing) s.free_at[k] = c.knows_repair ? end_seen(r, k, s.work[k]) : now + s.work[k];
   }
 }
 
