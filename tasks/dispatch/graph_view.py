@@ -48,6 +48,16 @@ class GraphView:
         edge_index: (2, E) int64 by type, the keys of `EDGE_TYPES`.
         ptr: (B + 1, 10) int64, where the operations, the machines and the edges of each type of an
             episode begin.
+
+    Example:
+        >>> from gnnlab.tasks.dispatch import JobShopInstance
+        >>> from gnnlab.tasks.dispatch.batched import BatchedShop
+        >>> one = JobShopInstance.from_jobs([[(0, 3), (1, 2)], [(1, 3), (0, 2)]])
+        >>> view = BatchedShop([one, one]).graph()
+        >>> view.x_op.shape, view.edge_index["disj"].shape, view.candidate.tolist()
+        (torch.Size([8, 16]), torch.Size([2, 8]), [[0, 2, -1], [4, 6, -1]])
+        >>> view.take(torch.tensor([1])).candidate.tolist()
+        [[0, 2, -1]]
     """
 
     x_op: Tensor

@@ -99,15 +99,7 @@ class PPOConfig:
 class PPO:
     """Collects episodes with the present weights and learns from them for a few passes.
 
-    It fits a loop that asks for batches and minimises a loss:
-
-    ```
-    ppo = PPO()
-    for update in range(updates):
-        for batch in ppo.batches(policy, make_shop, generator, progress=update / updates):
-            losses = ppo.loss(policy, batch)
-            ...  # a step down losses["loss"]
-    ```
+    It fits a loop that asks for batches and steps down a loss; see the example.
 
     Args:
         config: options; None takes those of the ISB policy.
@@ -115,6 +107,23 @@ class PPO:
     Attributes:
         report: of the last rollout: mean, least and largest return, decisions, episodes, explained
             variance of the critic and decisions per second.
+
+    Example:
+        >>> from gnnlab.tasks.dispatch import JobShopInstance
+        >>> from gnnlab.tasks.dispatch.l2d import L2DPolicy
+        >>> from gnnlab.tasks.dispatch.l2d_shop import L2DShop
+        >>> one = JobShopInstance.from_jobs([[(0, 3), (1, 2)], [(1, 3), (0, 2)]])
+        >>> policy, ppo = L2DPolicy(), PPO(PPOConfig.l2d())
+        >>> adam = torch.optim.Adam(policy.parameters(), 2e-5)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> for update in range(2):
+        ...     make_shop = lambda generator: L2DShop([one], copies=4)
+        ...     for batch in ppo.batches(policy, make_shop, generator, progress=update / 2):
+        ...         adam.zero_grad()
+        ...         ppo.loss(policy, batch)["loss"].backward()
+        ...         adam.step()
+        >>> ppo.report["episodes"], ppo.report["decisions"]
+        (4.0, 16.0)
 
     Reference: Schulman et al. 2017, arXiv:1707.06347.
     """
