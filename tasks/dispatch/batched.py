@@ -13,6 +13,7 @@ import torch
 
 from gnnlab.errors import ConfigError
 from gnnlab.tasks.dispatch import _native
+from gnnlab.tasks.dispatch.graph_view import Disjunctive, GraphView, graph_view
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.lookahead import Lookahead
 from gnnlab.tasks.dispatch.options import REWARDS, ShopOptions
@@ -290,6 +291,43 @@ class BatchedShop:
         unit = torch.from_numpy(self.mean_times[which // self.copies])[:, None, None]
         ahead = ((values - best) / unit).float().masked_fill(~legal, 0.0)
         return JobView(jobs, shop, mask, op, machine, ahead)
+
+    def graph(
+        self,
+        rows: np.ndarray | None = None,
+        *,
+        drop_done: bool = True,
+        machine_nodes: bool = True,
+        disjunctive: Disjunctive = "auto",
+        delete_down: bool = False,
+        repair_known: bool = True,
+    ) -> GraphView:
+        """Returns the dynamic disjunctive graph of each row.
+
+        Args:
+            rows: (B,) int64, which rows; None is all.
+            drop_done: whether operations that have departed are no nodes; otherwise their features
+                are 0.
+            machine_nodes: whether machines are nodes.
+            disjunctive: "clique" links operations that a machine has yet to order pair by pair,
+                "star" by the machine alone, "auto" takes cliques up to 30 jobs.
+            delete_down: whether edges of types disj, mach_next, block and block_rev of a machine
+                that is down are left out.
+            repair_known: whether the time to a repair may be seen.
+
+        Raises:
+            ConfigError: for an unknown or impossible choice.
+        """
+        rows = None if rows is None else _int64(rows)
+        return graph_view(
+            self,
+            rows,
+            drop_done=drop_done,
+            machine_nodes=machine_nodes,
+            disjunctive=disjunctive,
+            delete_down=delete_down,
+            repair_known=repair_known,
+        )
 
     def masks(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Returns (B, J + 1) bool: legal actions, the last is WAIT."""
