@@ -170,9 +170,10 @@ def _by_policy(
     if by.samples > 1:
         how += f", the best of {by.samples} schedules drawn from it"
     given = {"samples": by.samples, "seed": by.seed}
-    if options.mode == "bns" and not np.isfinite(
-        task.makespans([instance], [trace], **given)
-    ).all():
+    if (
+        options.mode == "bns"
+        and not np.isfinite(task.makespans([instance], [trace], **given)).all()
+    ):
         raise NoScheduleError(
             f"{instance.name}, {how}: ends in a deadlock: without buffers and swaps, jobs wait in "
             "a circle for one another's machines."
