@@ -240,7 +240,7 @@ def identity(module, name):
         return f"{thing.__module__}.{thing.__qualname__}"
     home = importlib.import_module(module)
     for part in [m for m in MODULES if m.startswith(f"{module}.")]:  # re-exported data
-        if name in vars(importlib.import_module(part)):
+        if name in getattr(importlib.import_module(part), "__all__", ()):
             return f"{part}.{name}"
     return f"{home.__name__}.{name}"
 
