@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -151,9 +151,3 @@ def _add(lines: dict[str, dict[str, float]], column: str, found: np.ndarray, lim
 def _rounds_to(value: float, printed: float) -> bool:
     """Returns whether `value` may be printed so with one digit; halves go either way."""
     return abs(value - printed) <= 0.05 + 1e-9
-
-
-def agrees(part: Mapping[str, Any]) -> str:
-    """Returns in words how a table compares with the expected one."""
-    wrong = len(part["differences"])
-    return "agrees" if not wrong else f"{wrong} of {part['compared']} differ"
