@@ -76,9 +76,7 @@ def rule_makespans(
     """
     options = ShopOptions(mode=mode, focus=True)
     wip = None if limits is None else np.asarray(limits).reshape(-1)
-    shop = BatchedShop(
-        instances, options, copies=copies, traces=traces, wip_limits=wip, threads=1
-    )
+    shop = BatchedShop(instances, options, copies=copies, traces=traces, wip_limits=wip, threads=1)
     found = {}
     for rule in rules:
         seeds = random_seeds if rule == "RANDOM" else 1

@@ -1,4 +1,4 @@
-"""Constraint programming for a fixed time: what is proved, and how far the rest is from the best."""
+"""Constraint programming for a fixed time: what is proved, and how far the rest is away."""
 
 from __future__ import annotations
 

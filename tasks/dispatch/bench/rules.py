@@ -125,9 +125,7 @@ def _limits(quick: bool) -> dict[str, Any]:
             lines[f"{rule}, best limit"][column] = gap
             wanted = _expected.LIMITED[rule][column][0]
             if not _rounds_to(gap, wanted):
-                differences.append(
-                    {"rule": rule, "on": column, "found": gap, "expected": wanted}
-                )
+                differences.append({"rule": rule, "on": column, "found": gap, "expected": wanted})
             chosen += limits[RULES.index(rule)].tolist()
         best_rules[column] = RULES[int(found.mean(1).argmin())]
         _add(lines, column, plain, "no limit")
