@@ -31,5 +31,5 @@ def deviations(part: Mapping[str, Any]) -> str:
     return (
         f"with shutdowns the means are {part['mean deviation']:+.1f} % from the expected ones on "
         f"average ({part['mean absolute deviation']:.1f} % without sign, at most "
-        f"{part['largest deviation']:.1f} %; a few are wanted)."
+        f"{part['largest deviation']:.1f} %; wanted: a few percent)."
     )

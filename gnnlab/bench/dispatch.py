@@ -28,8 +28,8 @@ _SIMULATOR = """All figures are per second of the CPU time of the process, on on
 of {rounds} rounds in which all take turns; other work ran on the machine. "Rule" counts operations
 of whole episodes on ta01-10. "Step" counts decisions over any open machine, none of them left out
 for being trivial, in {episodes} episodes side by side of random shops, each step after everything
-that a policy sees has been made; drawing the action is not counted. For JSSEnv it is the time inside
-its `step`, which makes what a policy sees, on la16 and ta01, where a step may also be to wait."""
+that a policy sees has been made; drawing the action is not counted. For JSSEnv it is the time
+inside its `step`, which makes what a policy sees, on la16 and ta01; a step may also be to wait."""
 _SHUTDOWNS = """Mean makespans over {seeds} traces per instance; all rules meet the same traces.
 In brackets what an independent implementation gave with other random numbers, so that both agree
 only on average; the column without shutdowns is exact."""
