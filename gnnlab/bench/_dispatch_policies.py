@@ -16,9 +16,9 @@ paper, the others cited without a second look. "Best rule" is the rule with the 
 group, "for each instance" the best of all rules on each, and "best limit" the best number of jobs
 inside for each instance. Greedy and the best of several samples are rows of their own."""
 _SHUTDOWNS = """{run} while machines fail, greedy, beside the rule with the best mean of the same
-set and q, on the same traces. "Shorter by" is the mean over pairs of instance and trace of the rule's
-makespan less the policy's, with its 95 % interval by Student's t; win, tie and loss count pairs.
-Wanted: an interval above 0 for q up to 0.005, and not below 0 for larger q."""
+set and q, on the same traces. "Shorter by" is the mean over pairs of instance and trace of the
+rule's makespan less the policy's, with its 95 % interval by Student's t; win, tie and loss count
+pairs. Wanted: an interval above 0 for q up to {sure:g}, and not below 0 for larger q."""
 SURE = 0.005
 """Largest probability of a shutdown at which the policy must be surely better."""
 
@@ -40,7 +40,7 @@ def blocks(result: Mapping[str, Any]) -> list[Block]:
         if run["goals"]:
             found += ["Goals:", [_goal(goal) for goal in run["goals"]]]
         if run.get("shutdowns"):
-            found.append(_SHUTDOWNS.format(run=run["run"]))
+            found.append(_SHUTDOWNS.format(run=run["run"], sure=SURE))
             found.append([_pair(row) for row in run["shutdowns"]])
     return found
 
