@@ -160,10 +160,8 @@ def test_quick_shutdowns_begin_at_the_exact_row_and_grow():
 def test_quick_exact_proves_the_smallest_instance():
     pytest.importorskip("ortools")
     result = bench.run("exact", quick=True)
-    assert [(r["mode"], r["makespan"], r["status"]) for r in result["rows"]] == [
-        ("jssp", 55, "optimal"),
-        ("bws", 63, "optimal"),
-    ]
+    found = [(r["mode"], s["makespan"], s["status"]) for r in result["rows"] for s in r["searches"]]
+    assert found == 2 * [("jssp", 55, "optimal")] + 2 * [("bws", 63, "optimal")]
     assert text.table(result).count("hit") == 2
 
 
@@ -273,20 +271,18 @@ def test_the_command_writes_a_result_that_fills_the_page(tmp_path, capsys):
 
 
 def _exact_result():
+    search = {"makespan": 937, "bound": 808, "status": "feasible", "seconds": 20.0, "gap": 0.75}
     row = {
         "instance": "ft10",
         "size": "10x10",
         "mode": "jssp",
         "rule": "SPT/TWKR",
         "rule makespan": 1007,
-        "makespan": 937,
-        "bound": 808,
-        "status": "feasible",
-        "seconds": 20.0,
         "best known": 930,
-        "gap": 0.75,
         "proof wanted": False,
+        "searches": [search, {**search, "makespan": 930, "gap": 0.0}],
     }
+    far = {**row, "instance": "abz5", "searches": [search, {**search, "gap": 5.25}]}
     return {
         "kind": "dispatch-exact",
         "name": "exact",
@@ -296,7 +292,7 @@ def _exact_result():
         "seconds": 21.0,
         "target": 5.0,
         "versions": {"OR-Tools": "9"},
-        "rows": [row, {**row, "instance": "ft06", "size": "6x6", "proof wanted": True}],
+        "rows": [row, far, {**row, "instance": "ft06", "proof wanted": True}],
     }
 
 
@@ -344,12 +340,12 @@ def test_the_page_shows_targets_beside_figures_and_leaves_out_what_was_not_measu
         path.write_text(json.dumps(result), "utf-8")
     page = write_page(tmp_path, tmp_path / "docs" / "page.md").read_text("utf-8")
     assert (
-        "| ft10 | 10x10 | jssp | SPT/TWKR, 1007 | 937 | 808 | feasible | 20.0 | 930 | 0.8 | 5 % "
-        "| hit |" in page
+        "| ft10 | 10x10 | jssp | SPT/TWKR, 1007 | 937, 930 | 808 | feasible | 20.0, 20.0 | 930 "
+        "| 0.8, 0.0 | 5 % | hit |" in page
     )
-    assert "| ft06 | 6x6 | jssp | SPT/TWKR, 1007 | 937 | 808 | feasible |" in page
+    assert "| 0.8, 5.2 | 5 % | miss |" in page
     assert "| proof | miss |" in page
-    assert "Mean gap of the 10x10 instances, jssp: 0.8 %" in page
+    assert "Mean gap of the 10x10 searches, jssp: 1.7 %, largest 5.2 %." in page
     assert "| best of 64 | 15.5 |" in page
     assert "| la01-05 | best of 64 | 15.5 | 15.0 | miss |" in page
     shorter = "| 1500.0 (SPT) | 1530.0 | 20.0 [-1.0, 41.0] | 1.3 | 60 / 0 / 40 |"

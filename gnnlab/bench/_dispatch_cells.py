@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["Block", "deviations", "lines_table", "one"]
+__all__ = ["Block", "deviations", "figure", "lines_table"]
 
 Block = str | list[Mapping[str, Any]] | list[dict[str, Any]]
 """A paragraph, or the rows of a table."""
 
 
-def one(value: float | None) -> str:
+def figure(value: float | None) -> str:
     """Returns a figure with one digit, or a dash."""
     return "-" if value is None else f"{value:.1f}"
 
@@ -21,7 +21,7 @@ def lines_table(
 ) -> list[Mapping[str, Any]]:
     """Returns rows of figures, dashes where there are none."""
     return [
-        {title: name, **{column: one(line.get(column)) for column in columns}}
+        {title: name, **{column: figure(line.get(column)) for column in columns}}
         for name, line in lines.items()
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gnnlab.bench._dispatch_cells import Block, lines_table, one
+from gnnlab.bench._dispatch_cells import Block, figure, lines_table
 from gnnlab.bench._text import verdict
 
 __all__ = ["blocks"]
@@ -62,8 +62,8 @@ def _goal(goal: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "on": goal["on"],
         "by": _name(goal["samples"]),
-        "gap, %": one(goal["gap"]),
-        "at most": one(goal["goal"]),
+        "gap, %": figure(goal["gap"]),
+        "at most": figure(goal["goal"]),
         "": verdict(goal["gap"] <= goal["goal"]),
     }
 
@@ -74,11 +74,11 @@ def _pair(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "set": row["names"],
         "q": f"{row['prob']:g}",
-        "policy": one(row["mean"]),
-        "best rule": f"{one(row['rule mean'])} ({row['rule']})",
-        "FIFO": one(row["FIFO mean"]),
-        "shorter by": f"{one(row['difference'])} [{one(low)}, {one(high)}]",
-        "%": one(row["percent"]),
+        "policy": figure(row["mean"]),
+        "best rule": f"{figure(row['rule mean'])} ({row['rule']})",
+        "FIFO": figure(row["FIFO mean"]),
+        "shorter by": f"{figure(row['difference'])} [{figure(low)}, {figure(high)}]",
+        "%": figure(row["percent"]),
         "win / tie / loss": f"{row['win']} / {row['tie']} / {row['loss']}",
         "": verdict(hit),
     }
