@@ -238,10 +238,10 @@ def _ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         for ours in rows:
             same = all(row[key] == ours[key] for key in ("size", "mode", "rule"))
-            whats = (row["what"], _BARE) if row["what"] == "step" else (row["what"],)
+            kinds = (row["what"], _BARE) if row["what"] == "step" else (row["what"],)
             if row["who"] not in RATIOS or ours["who"] != "gnnlab" or not same:
                 continue
-            if ours["what"] in whats:
+            if ours["what"] in kinds:
                 judged = ours["what"] == row["what"]
                 found.append(
                     {
