@@ -50,7 +50,9 @@ class SelfLabeling:
         """Returns the cross-entropy of the best episodes' actions, and how they compare."""
         view = JobView(**{f.name: batch[f.name] for f in fields(JobView)})
         problems = Problems(
-            *(batch[k].cpu().numpy() for k in ("machines", "times", "lengths")),
+            batch["machines"].cpu().numpy(),
+            batch["times"].cpu().numpy(),
+            batch["lengths"].cpu().numpy(),
             int(batch["num_machines"]),
         )
         logits = policy(view, policy.encode(problems), batch["which"])
@@ -80,7 +82,8 @@ class SelfLabeling:
                 vectors = policy.encode(problems)
 
             def act(view: JobView, which: Tensor, v: Tensor = vectors) -> Tensor:
-                return policy(view.to(v.device), v, which.to(v.device)).cpu()
+                logits: Tensor = policy(view.to(v.device), v, which.to(v.device))
+                return logits.cpu()
 
             spans = play(
                 act,
