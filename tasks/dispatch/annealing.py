@@ -18,7 +18,7 @@ from gnnlab.tasks.dispatch.simulator import Simulator, Status
 
 __all__ = ["anneal"]
 
-_NEVER = 2**60
+_NEVER: int = 2**60
 _SPREAD = 0.2  # how far below the other an operation goes
 
 
@@ -72,7 +72,7 @@ class _Search:
 
     def __init__(self, shop: Simulator, dice: Dice) -> None:
         options = replace(shop.options, auto_trivial=False)
-        self.root = Simulator(shop.instance, shop.trace, options, cuts=shop.cuts, scale=shop.scale)
+        self.root = Simulator(shop.instance, shop.cuts or shop.trace, options, scale=shop.scale)
         self.shop, self.dice = self.root, dice
         self.longest = shop.instance.times.shape[1]
         self.cells = shop.num_jobs * self.longest
@@ -137,7 +137,7 @@ class _Search:
             for j, i in started:
                 place = j * self.longest + i
                 self.before[place], last = last, place
-        return int(shop.time) if shop.done else _NEVER
+        return shop.time if shop.done else _NEVER
 
     def place(self, j: int) -> int:
         """Returns the place of a job's next operation."""

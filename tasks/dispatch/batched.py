@@ -268,7 +268,7 @@ class BatchedShop:
 
 def _most_jobs(problems: Sequence[JobShopInstance] | Problems) -> int:
     if isinstance(problems, Problems):
-        return problems.machines.shape[1]
+        return int(problems.machines.shape[1])
     return max(instance.num_jobs for instance in problems)
 
 

@@ -289,10 +289,10 @@ class Simulator:
     def _settle(self) -> None:
         while True:
             self._complete_operations()
+            self._update_shutdowns()
             if all(status == Status.DONE for status in self.status):
                 self.done = True
                 return
-            self._update_shutdowns()
             if self._rotate():
                 continue
             if self.open_machines():
