@@ -125,7 +125,8 @@ class Task(nn.Module, ABC):
     baselines: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Row name -> config values of the simple models that every comparison prints alongside."""
     demo: ClassVar[Mapping[str, Any]] = {}
-    """What `gnnlab demo` compares: "source", "models" and "values"; empty takes no part."""
+    """What `gnnlab demo` compares: "source", "models" and "values", and the "commands" that it then
+    suggests; empty takes no part."""
     divergence_advice: ClassVar[str] = "Lower the learning rate."
     """What to try when the loss is not finite; printed with the error."""
     citation: ClassVar[str] = ""

@@ -166,7 +166,6 @@ def demo(*, out: Path = Path("gnnlab-demo"), json: Json = False, quiet: Quiet = 
         if not cls.demo:
             continue
         name = cls.name
-        values = {k: v for k, v in cls.demo.items() if k != "models"}
         if not quiet:
             say(
                 f"{name}: comparing {len(cls.demo['models'])} trained models with "
@@ -174,13 +173,13 @@ def demo(*, out: Path = Path("gnnlab-demo"), json: Json = False, quiet: Quiet = 
             )
         found = compare(
             cls,
-            values["source"],
+            cls.demo["source"],
             cls.demo["models"],
-            values["values"],
+            cls.demo["values"],
             out=out / name,
             progress=False if quiet else None,
         )
-        commands = [
+        commands = cls.demo.get("commands") or [
             f"gnnlab {name} compare --data your-file.csv --out my-comparison",
             f"gnnlab train {name} --data your-file.csv --out my-run",
             "gnnlab predict my-run --output predictions.csv",

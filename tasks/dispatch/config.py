@@ -32,12 +32,31 @@ _MODELS: dict[str, dict[str, Any]] = {
 }
 _PRESETS: dict[str, dict[str, Any]] = {
     "6x6": {"sizes": "6x6", "val_size": "6x6"},
-    "classical": {"mode": "jssp", "sizes": "8x8,10x10,12x10,15x10,12x12,15x15"},
-    "blocking": {"sizes": "8x5,10x5,12x5,8x8,10x10,12x10,15x10", "allow_wait": True},
-    "shutdowns": {
-        "sizes": "8x5,10x5,8x8,10x10",
+    "classical": {
+        "mode": "jssp",
+        "sizes": "8x8,10x10,12x10,15x10,12x12,15x15",
+        "samples": 8,
+        "label_search": 2000,
+        "decay_steps": 400,
+        "epochs": 16,
+        "updates": 25,
+    },
+    "blocking": {
         "allow_wait": True,
+        "sizes": "8x5,10x5,15x5,20x5,8x8,10x10,15x10,20x10,15x15",
+        "samples": 8,
+        "label_search": 2000,
+        "decay_steps": 500,
+        "epochs": 20,
+        "updates": 25,
+    },
+    "shutdowns": {
+        "allow_wait": True,
+        "sizes": "8x5,10x5,8x8,10x10",
         "shutdown": "0,0.001,0.002,0.005,0.01,0.02",
+        "learn": "policy-gradient",
+        "samples": 8,
+        "lr": 3e-4,
     },
 }
 
@@ -79,16 +98,22 @@ class DispatchConfig:
     """Whether the model is told how the episode ends if priority rules finish it."""
     rollouts: int = 8
     """Noisy episodes per action in lookahead, beside one for each of four rules."""
-    learn: Literal["self-labeling", "ppo"] = "self-labeling"
-    """Imitate the best of several samples, or proximal policy optimisation."""
+    learn: Literal["self-labeling", "policy-gradient", "ppo"] = "self-labeling"
+    """Imitate the best of several episodes, compare them, or learn with a critic (isb, l2d)."""
+    init: str | None = None
+    """Run or checkpoint folder whose weights training begins with; none begins anew."""
     sizes: str = "6x6"
     """Sizes JxM of the random training shops, drawn evenly: "6x6,10x10"."""
     updates: int = 50
-    """Optimiser steps per epoch."""
+    """Batches of episodes per epoch."""
     instances: int = 32
     """Random shops per step."""
     samples: int = 32
-    """Episodes per shop, of which the best is imitated."""
+    """Episodes per shop, of which the best is imitated, or which are compared."""
+    label_search: int = 0
+    """Episodes of local search that improve the best one before it is imitated."""
+    entropy: float = 0.0
+    """Weight of the entropy in the policy gradient's loss."""
     lr: float = 1e-3
     """Learning rate."""
     decay_steps: int = 2000
@@ -97,6 +122,8 @@ class DispatchConfig:
     """Size JxM of the random shops that choose the epoch."""
     val_count: int = 100
     """How many of them; the test shops of the source "random" are as many others."""
+    eval_rollouts: int = 32
+    """Noisy episodes per action in lookahead when scoring and predicting."""
     eval_samples: int = 1
     """Schedules per shop when scoring: 1 is the greedy one, more are drawn and the best counts."""
 
@@ -145,9 +172,11 @@ class DispatchConfig:
             **(_PRESETS.get(str(preset), {}) if preset is not None else {}),
         }
 
-    def ahead(self) -> Lookahead | None:
+    def ahead(self, rollouts: int | None = None) -> Lookahead | None:
         """Returns how actions are judged before a decision, None if they are not."""
-        return Lookahead(_AHEAD[self.mode], self.rollouts) if self.lookahead else None
+        if not self.lookahead:
+            return None
+        return Lookahead(_AHEAD[self.mode], self.rollouts if rollouts is None else rollouts)
 
     def shop_options(self, **changes: Any) -> ShopOptions:
         """Returns the rules of the game for one machine at a time, trivial decisions left out."""

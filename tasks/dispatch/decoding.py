@@ -12,7 +12,7 @@ from torch import Tensor
 from gnnlab.tasks.dispatch.batched import BatchedShop, JobView
 from gnnlab.tasks.dispatch.lookahead import Lookahead
 
-__all__ = ["Decisions", "Policy", "play"]
+__all__ = ["Decisions", "Policy", "play", "replay"]
 
 Policy = Callable[[JobView, Tensor], Tensor]
 """(view, instance (B,)) -> logits (B, J + 1)."""
@@ -28,9 +28,18 @@ class Decisions:
     """Per step: what they saw."""
     actions: list[Tensor] = field(default_factory=list)
     """Per step: what they did."""
+    logs: list[Tensor] = field(default_factory=list)
+    """Per step: the logarithm of the probability with which they did it."""
 
-    def of(self, rows: np.ndarray) -> tuple[JobView, Tensor, Tensor]:
-        """Returns view, rows (D,) and actions (D,) of the decisions of some rows."""
+    def add(self, rows: np.ndarray, view: JobView, action: Tensor, log: Tensor) -> None:
+        """Writes down a step."""
+        self.rows.append(rows)
+        self.views.append(view)
+        self.actions.append(action)
+        self.logs.append(log)
+
+    def of(self, rows: np.ndarray) -> tuple[JobView, Tensor, Tensor, Tensor]:
+        """Returns view, rows (D,), actions (D,) and logs (D,) of the decisions of some rows."""
         chosen = [torch.from_numpy(np.isin(r, rows)) for r in self.rows]
         steps = [s for s, c in enumerate(chosen) if bool(c.any())]
         if not steps:
@@ -42,7 +51,10 @@ class Decisions:
             )
         )
         row = torch.cat([torch.from_numpy(self.rows[s])[chosen[s]] for s in steps])
-        return view, row, torch.cat([self.actions[s][chosen[s]] for s in steps])
+        action, log = (
+            torch.cat([part[s][chosen[s]] for s in steps]) for part in (self.actions, self.logs)
+        )
+        return view, row, action, log
 
 
 @torch.no_grad()
@@ -75,12 +87,43 @@ def play(
             if len(rows) == 0:
                 return shop.makespans()
         logits = policy(view, torch.from_numpy(rows // shop.copies))
+        noisy = logits
         if generator is not None:
             noise = torch.rand(logits.shape, generator=generator).clamp_(1e-9, 1 - 1e-7)
-            logits = logits - torch.log(-torch.log(noise))
-        action = logits.argmax(1)
+            noisy = logits - torch.log(-torch.log(noise))
+        action = noisy.argmax(1)
         if keep is not None:
-            keep.rows.append(rows)
-            keep.views.append(view)
-            keep.actions.append(action)
+            log = torch.log_softmax(logits, 1).gather(1, action[:, None])[:, 0]
+            keep.add(rows, view, action, log)
         shop.step(action.numpy(), rows)
+
+
+def replay(shop: BatchedShop, starts: np.ndarray, lookahead: Lookahead | None = None) -> Decisions:
+    """Takes the decisions of given schedules, and writes down what a policy would have seen.
+
+    Where a schedule cannot be followed (it starts an operation at a time without a decision), the
+    first legal action is taken.
+
+    Args:
+        shop: the episodes, just begun.
+        starts: (rows, J * L) int64, start time of each operation.
+        lookahead: as for `play`.
+    """
+    rows, seen, wait = np.arange(shop.num_rows), Decisions(), shop.num_jobs
+    while True:
+        view = shop.view(rows, lookahead)
+        live = view.mask.any(1)
+        if not bool(live.all()):
+            rows, view = rows[live.numpy()], view.at(live)
+            if len(rows) == 0:
+                return seen
+        mask = view.mask.numpy()
+        now = shop.states()[rows, 0]
+        begins = np.take_along_axis(starts[rows], view.op.clamp(min=0).numpy(), 1)
+        begin_now = mask[:, :wait] & (begins == now[:, None])
+        action = np.where(begin_now.any(1), begin_now.argmax(1), wait)
+        lost = (action == wait) & ~mask[:, wait]
+        action[lost] = mask[lost, :wait].argmax(1)
+        chosen = torch.from_numpy(action)
+        seen.add(rows, view, chosen, torch.zeros(len(rows)))
+        shop.step(action, rows)

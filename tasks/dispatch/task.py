@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gnnlab import checkpoint
 from gnnlab.errors import ConfigError, DataError
 from gnnlab.task import Data, Prediction, Shard, Split, Task
 from gnnlab.tasks.dispatch import data as reading, datasets
@@ -21,7 +22,7 @@ from gnnlab.tasks.dispatch.data import Shops
 from gnnlab.tasks.dispatch.decoding import play
 from gnnlab.tasks.dispatch.gantt_plot import save_gantt
 from gnnlab.tasks.dispatch.instance import JobShopInstance
-from gnnlab.tasks.dispatch.learning import SelfLabeling
+from gnnlab.tasks.dispatch.learning import PolicyGradient, SelfLabeling
 from gnnlab.tasks.dispatch.model import JobPolicy
 from gnnlab.tasks.dispatch.rules import RULES, dispatch, parse_rule
 from gnnlab.tasks.dispatch.schedule import Schedule
@@ -63,6 +64,11 @@ class Dispatch(Task):
         "source": "random",
         "models": [{"model": "jobs", "preset": "6x6", "name": "jobs"}],
         "values": {"epochs": 3, "updates": 10, "samples": 16, "val_size": "6x6", "eval_every": 1},
+        "commands": [
+            "gnnlab dispatch solve your-shop.txt --gantt plan.svg",
+            "gnnlab train dispatch --data your-shop.txt --preset blocking --out my-run",
+            "gnnlab dispatch solve your-shop.txt --policy my-run --gantt plan.html",
+        ],
     }
     citation = """@inproceedings{corsini2024selflabeling,
   title = {Self-Labeling the Job Shop Scheduling Problem},
@@ -86,7 +92,8 @@ class Dispatch(Task):
             )
         elif config.model in LEARNED:
             raise ConfigError(f"model {config.model} is not ready yet.")
-        self.learner = SelfLabeling(config)
+        kind = SelfLabeling if config.learn == "self-labeling" else PolicyGradient
+        self.learner = kind(config)
 
     # ---- the five methods -------------------------------------------------------------------
 
@@ -94,6 +101,12 @@ class Dispatch(Task):
     def read(cls, source: Any, config: DispatchConfig | None = None) -> Data:
         """Reads what to test on: random, a file, a folder, or names such as la01-05."""
         return reading.read(source, config or DispatchConfig())
+
+    def prepare(self, train: Split) -> None:
+        """Takes over the weights of `config.init`, if training shall begin with them."""
+        if self.policy is not None and self.config.init:
+            folder = checkpoint.locate(Path(self.config.init), "best")
+            checkpoint.load_weights(self, folder)
 
     def batches(
         self, split: Split, *, generator: torch.Generator, shard: Shard
@@ -292,7 +305,7 @@ class Dispatch(Task):
             spans = play(
                 lambda view, which: policy(view.to(device), vectors, which.to(device)).cpu(),
                 shop,
-                lookahead=self.config.ahead(),
+                lookahead=self.config.ahead(self.config.eval_rollouts),
                 generator=generator,
             )
         return shop, np.where(spans < 0, np.inf, spans).reshape(len(instances), samples)
