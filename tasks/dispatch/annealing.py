@@ -74,7 +74,7 @@ class _Search:
         options = replace(shop.options, auto_trivial=False)
         self.root = Simulator(shop.instance, shop.cuts or shop.trace, options, scale=shop.scale)
         self.shop, self.dice = self.root, dice
-        self.longest = shop.instance.times.shape[1]
+        self.longest: int = shop.instance.times.shape[1]
         self.cells = shop.num_jobs * self.longest
         self.waits = options.allow_wait
         self.rank, self.reserved = [0.0] * self.cells, [False] * self.cells
