@@ -9,10 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from random_shops import random_instance, random_options, random_trace
 
 from gnnlab.errors import ConfigError
 from gnnlab.ops import backend, use_backend
+from gnnlab.task import Shard
 from gnnlab.tasks.dispatch import (
     RULES,
     Cuts,
@@ -36,11 +38,26 @@ from gnnlab.tasks.dispatch.job_features import (
     job_features,
 )
 from gnnlab.tasks.dispatch.lookahead import Lookahead
+from gnnlab.tasks.dispatch.task import Dispatch
 from gnnlab.tasks.dispatch.trace import Trace
 
 compiled = pytest.mark.skipif(backend() != "cpu", reason="needs the compiled kernels")
 both = pytest.mark.parametrize("name", ["reference", pytest.param("cpu", marks=compiled)])
 SWAP = JobShopInstance.from_jobs([[(0, 3), (1, 2)], [(1, 3), (0, 2)]])
+POLICY = {
+    "dim": 8,
+    "heads": 2,
+    "layers": 1,
+    "encoder_layers": 1,
+    "sizes": "3x2",
+    "updates": 1,
+    "instances": 2,
+    "samples": 2,
+    "rollouts": 1,
+    "val_size": "3x2",
+    "val_count": 2,
+    "shutdown": "0,0.02",
+}
 FIELDS = ("jobs", "shop", "mask", "op", "machine", "ahead")
 
 
@@ -116,6 +133,26 @@ def test_the_search_finds_the_same_schedules() -> None:
                 shop.search(30, start=start, seeds=np.array([n]))
             assert np.array_equal(shops[0].starts(0), shops[1].starts(0))
             assert np.array_equal(shops[0].states(), shops[1].states())
+
+
+@compiled
+def test_a_policy_learns_and_decides_the_same() -> None:
+    found = []
+    for name in ("cpu", "reference"):
+        with use_backend(name):
+            config = Dispatch.Config(**POLICY)
+            data = Dispatch.read("random", config)
+            torch.manual_seed(0)
+            task = Dispatch(config, data.spec)
+            generator = torch.Generator().manual_seed(1)
+            batches = task.batches(data.train, generator=generator, shard=Shard())
+            losses = [float(task.loss(batch)["loss"].detach()) for batch in batches]
+            shops = data.val.history
+            found.append((losses, task.makespans(shops.instances, shops.traces, samples=2)))
+    (losses, spans), (plain_losses, plain_spans) = found
+    assert len(losses) == 1
+    assert plain_losses == pytest.approx(losses, rel=1e-5)
+    assert np.array_equal(plain_spans, spans)
 
 
 # ---- which one runs -------------------------------------------------------------------------
