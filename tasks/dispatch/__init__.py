@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from gnnlab.tasks.dispatch.amcc import amcc
@@ -39,16 +40,37 @@ from gnnlab.tasks.dispatch.verifier import Violation, verify
 
 if TYPE_CHECKING:
     from gnnlab.tasks.dispatch.environment import ShopEnv as ShopEnv
+    from gnnlab.tasks.dispatch.graph_view import GraphView as GraphView
+    from gnnlab.tasks.dispatch.isb import IsbPolicy as IsbPolicy
+    from gnnlab.tasks.dispatch.l2d import L2DPolicy as L2DPolicy
+    from gnnlab.tasks.dispatch.l2d_shop import L2DShop as L2DShop
+    from gnnlab.tasks.dispatch.ppo import PPO as PPO, PPOConfig as PPOConfig
+
+_LATER = {  # need torch, or the extra gnnlab[dispatch]
+    "GraphView": "graph_view",
+    "IsbPolicy": "isb",
+    "L2DPolicy": "l2d",
+    "L2DShop": "l2d_shop",
+    "PPO": "ppo",
+    "PPOConfig": "ppo",
+    "ShopEnv": "environment",
+}
 
 __all__ = [
+    "PPO",
     "RULES",
     "CompositeRule",
     "Cuts",
     "ExactResult",
+    "GraphView",
     "IllegalAction",
     "InstanceError",
+    "IsbPolicy",
     "JobShopInstance",
     "KeyRule",
+    "L2DPolicy",
+    "L2DShop",
+    "PPOConfig",
     "PilotRule",
     "Published",
     "RandomRule",
@@ -86,8 +108,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ShopEnv":  # needs the extra gnnlab[dispatch]
-        from gnnlab.tasks.dispatch.environment import ShopEnv
-
-        return ShopEnv
+    if name in _LATER:
+        return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

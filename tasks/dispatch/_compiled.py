@@ -68,12 +68,12 @@ class CompiledEngine:
 
     def reset(self) -> None:
         """Begins all episodes again."""
-        self._call("reset", np.arange(self._num_rows), self._threads)
+        self.call("reset", np.arange(self._num_rows), self._threads)
 
     def step(self, rows: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Takes one decision per row; returns rewards and flags."""
         reward, flags = np.zeros(len(rows)), np.zeros(len(rows), np.uint8)
-        self._call("step", rows, _at(actions), _at(reward), _at(flags), self._threads)
+        self.call("step", rows, _at(actions), _at(reward), _at(flags), self._threads)
         return reward, flags
 
     def run_rules(
@@ -82,13 +82,13 @@ class CompiledEngine:
         """Plays rows to their end by a weighted sum of priority rules."""
         rules = np.array([rule for rule, _ in mix], np.int64)
         weights = np.array([weight for _, weight in mix], np.float64)
-        self._call("rules", rows, _at(rules), _at(weights), len(mix), _at(seeds), self._threads)
+        self.call("rules", rows, _at(rules), _at(weights), len(mix), _at(seeds), self._threads)
 
     def search(
         self, rows: np.ndarray, evaluations: int, start: np.ndarray | None, seeds: np.ndarray
     ) -> None:
         """Looks for better schedules, and leaves each row at the end of its best one."""
-        self._call("search", rows, _at(start), evaluations, _at(seeds), self._threads)
+        self.call("search", rows, _at(start), evaluations, _at(seeds), self._threads)
 
     def values(
         self,
@@ -101,7 +101,7 @@ class CompiledEngine:
         """Returns what legal actions lead to, (B, J + 1, R + 2) int64."""
         out = np.empty((len(rows), self._width + 1, len(rules) + 2), np.int64)
         which = np.array(rules, np.int64)
-        self._call(
+        self.call(
             "values",
             rows,
             _at(which),
@@ -124,19 +124,19 @@ class CompiledEngine:
             np.empty((count, jobs), np.int64),
             np.empty((count, jobs), np.int64),
         )
-        self._call("jobs", rows, *map(_at, seen), self._threads)
+        self.call("jobs", rows, *map(_at, seen), self._threads)
         return seen
 
     def masks(self, rows: np.ndarray) -> np.ndarray:
         """Returns legal actions, (B, J + 1) bool."""
         mask = np.zeros((len(rows), self._width + 1), bool)
-        self._call("mask", rows, _at(mask))
+        self.call("mask", rows, _at(mask))
         return mask
 
     def states(self) -> np.ndarray:
         """Returns time, makespan, flags, steps, swaps and bound of all rows."""
         out = np.empty((self._num_rows, 6), np.int64)
-        self._call("state", np.arange(self._num_rows), _at(out))
+        self.call("state", np.arange(self._num_rows), _at(out))
         return out
 
     def times(self, row: int) -> np.ndarray:
@@ -150,7 +150,8 @@ class CompiledEngine:
         """Makes a row a clone of another one."""
         self._library.check(self._library.shop_copy(self._handle, to, self._handle, source))
 
-    def _call(self, name: str, rows: np.ndarray, *arguments: Any) -> None:
+    def call(self, name: str, rows: np.ndarray, *arguments: Any) -> None:
+        """Calls `gnnlab_shop_NAME` with the rows, their number and the arguments."""
         function = getattr(self._library, f"shop_{name}")
         self._library.check(function(self._handle, _at(rows), len(rows), *arguments))
 

@@ -7,10 +7,20 @@ from typing import Any
 
 from gnnlab.ops._library import Library, library
 
-__all__ = ["GLOBAL_FEATURES", "JOB_FEATURES", "Options", "Row", "shop_library"]
+__all__ = [
+    "GLOBAL_FEATURES",
+    "JOB_FEATURES",
+    "MACHINE_FEATURES",
+    "OP_FEATURES",
+    "Options",
+    "Row",
+    "shop_library",
+]
 
 JOB_FEATURES = 39
 GLOBAL_FEATURES = 24
+OP_FEATURES = 16
+MACHINE_FEATURES = 8
 
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _SIGNATURES: dict[str, list[Any]] = {
@@ -25,6 +35,8 @@ _SIGNATURES: dict[str, list[Any]] = {
     "shop_schedule": [_P, _L, _P],
     "shop_copy": [_P, _L, _P, _L],
     "shop_jobs": [_P, _P, _L, _P, _P, _P, _P, _P, _I],
+    "shop_graph_sizes": [_P, _P, _L, _I, _P, _I],
+    "shop_graph": [_P, _P, _L, _I, _P, _P, _I],
     "shop_free": [_P],
 }
 

@@ -13,6 +13,7 @@ from gnnlab.ops import backend
 from gnnlab.tasks.dispatch._compiled import CompiledEngine
 from gnnlab.tasks.dispatch._engine import Engine
 from gnnlab.tasks.dispatch._native import shop_library
+from gnnlab.tasks.dispatch.graph_view import Disjunctive, GraphView, graph_view
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.lookahead import Lookahead
 from gnnlab.tasks.dispatch.options import ShopOptions
@@ -62,6 +63,7 @@ class BatchedShop:
         self.options = options or ShopOptions()
         self.problems = problems
         self.copies = copies
+        self.threads = threads or torch.get_num_threads()
         self.num_rows = len(problems) * copies
         if self.num_rows < 1:
             raise ConfigError(f"no episodes: {len(problems)} instances, {copies} copies of each.")
@@ -74,8 +76,9 @@ class BatchedShop:
         if library is None:
             self._engine = PlainEngine(problems, self.options, given, limits)
         else:
-            threads = threads or torch.get_num_threads()
-            self._engine = CompiledEngine(library, problems, self.options, given, limits, threads)
+            self._engine = CompiledEngine(
+                library, problems, self.options, given, limits, self.threads
+            )
 
     def reset(self) -> None:
         """Begins all episodes again."""
@@ -194,6 +197,43 @@ class BatchedShop:
         ahead = ((values - best) / unit).float().masked_fill(~legal, 0.0)
         return JobView(jobs, shop, mask, op, machine, ahead)
 
+    def graph(
+        self,
+        rows: np.ndarray | None = None,
+        *,
+        drop_done: bool = True,
+        machine_nodes: bool = True,
+        disjunctive: Disjunctive = "auto",
+        delete_down: bool = False,
+        repair_known: bool = True,
+    ) -> GraphView:
+        """Returns the dynamic disjunctive graph of each row.
+
+        Args:
+            rows: (B,) int64, which rows; None is all.
+            drop_done: whether operations that have departed are no nodes; otherwise their features
+                are 0.
+            machine_nodes: whether machines are nodes.
+            disjunctive: "clique" links operations that a machine has yet to order pair by pair,
+                "star" by the machine alone, "auto" takes cliques up to 30 jobs.
+            delete_down: whether edges of types disj, mach_next, block and block_rev of a machine
+                that is down are left out.
+            repair_known: whether the time to a repair may be seen.
+
+        Raises:
+            ConfigError: for an unknown or impossible choice.
+            RuntimeError: without compiled kernels.
+        """
+        return graph_view(
+            self,
+            self._which(rows),
+            drop_done=drop_done,
+            machine_nodes=machine_nodes,
+            disjunctive=disjunctive,
+            delete_down=delete_down,
+            repair_known=repair_known,
+        )
+
     def masks(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Returns (B, J + 1) bool: legal actions, the last is WAIT."""
         return self._engine.masks(self._which(rows))
@@ -235,6 +275,15 @@ class BatchedShop:
         if own != other:
             raise ValueError(f"rows {to} and {source} play different instances.")
         self._engine.copy_row(to, source)
+
+    def _call(self, name: str, rows: np.ndarray, count: int, *arguments: Any) -> None:
+        """Calls a C function that the plain path has no counterpart of."""
+        if not isinstance(self._engine, CompiledEngine):
+            raise RuntimeError(
+                "BatchedShop.graph needs compiled kernels; see `gnnlab doctor`. "
+                "ShopEnv builds the graph of a single shop without them."
+            )
+        self._engine.call(name, rows, *arguments)
 
     def _which(self, rows: np.ndarray | None) -> np.ndarray:
         if rows is None:

@@ -11,8 +11,10 @@ import numpy as np
 
 from gnnlab.errors import ConfigError, did_you_mean, needs
 from gnnlab.tasks.dispatch.features import (
+    EDGE_TYPES,
     MACHINE_FEATURES,
     OPERATION_FEATURES,
+    graph_arrays,
     machine_features,
     operation_features,
 )
@@ -49,6 +51,23 @@ class LegalActions(spaces.Discrete):
         return super().sample(mask, probability)
 
 
+class AnySize(spaces.Space[np.ndarray]):
+    """Arrays of a dtype and shape, where None in the shape stands for any size."""
+
+    def __init__(self, shape: tuple[int | None, ...], dtype: Any) -> None:
+        super().__init__(None, dtype)
+        self.sizes = shape
+
+    def contains(self, x: Any) -> bool:
+        """Returns whether `x` is such an array."""
+        return (
+            isinstance(x, np.ndarray)
+            and x.dtype == self.dtype
+            and len(x.shape) == len(self.sizes)
+            and all(b is None or a == b for a, b in zip(x.shape, self.sizes, strict=True))
+        )
+
+
 class ShopEnv(gymnasium.Env[Observation, Any]):
     """Dispatching as a Gymnasium environment.
 
@@ -60,6 +79,12 @@ class ShopEnv(gymnasium.Env[Observation, Any]):
     in 0..10 with the columns `OPERATION_FEATURES` and `MACHINE_FEATURES`, `op_mask` (J, L) int8,
     1 for operations that have not departed, `op_machine` (J, L) int64, -1 where there is none, and
     `action_mask` (J + 1) int8.
+
+    With `obs_mode="graph"` they are a dict of the arrays of the dynamic disjunctive graph, whose
+    sizes change from step to step: `x_op` (N, 16) and `x_machine` (M, 8) float32, `op_job` and
+    `op_machine` (N,), `candidate` (J + 1,), the node of each job's next operation or -1, and
+    `edge_NAME` (2, E) for each of `EDGE_TYPES`, all int64, `action_mask` (J + 1,) int8 and `time`
+    (1,) int64. Where `size` has room for more jobs, they have no candidate.
 
     Args:
         instance: the job shop, or a function that draws one for each episode from a generator.
@@ -92,10 +117,11 @@ class ShopEnv(gymnasium.Env[Observation, Any]):
         *,
         size: tuple[int, int, int] | None = None,
         repair_known: bool = True,
-        obs_mode: Literal["padded"] = "padded",
+        obs_mode: Literal["padded", "graph"] = "padded",
     ) -> None:
-        if obs_mode != "padded":
-            raise ConfigError(f'unknown obs_mode "{obs_mode}".{did_you_mean(obs_mode, ["padded"])}')
+        if obs_mode not in ("padded", "graph"):
+            known = did_you_mean(obs_mode, ["padded", "graph"])
+            raise ConfigError(f'unknown obs_mode "{obs_mode}".{known}')
         if size is None:
             if not isinstance(instance, JobShopInstance):
                 raise ConfigError("ShopEnv: instances that are drawn need a size (J, L, M).")
@@ -103,18 +129,13 @@ class ShopEnv(gymnasium.Env[Observation, Any]):
         self._instance = instance
         self._shutdowns = shutdowns or Shutdowns()
         self._options = options or ShopOptions()
-        self._size = jobs, length, machines = size
+        self._size = size
+        jobs = size[0]
         self._repair_known = repair_known
         self._shop: Simulator | None = None
         self.action_space = LegalActions(jobs + 1)
-        operations = (jobs, length, len(OPERATION_FEATURES))
-        self._arrays: dict[str, spaces.Space[Any]] = {
-            "operations": spaces.Box(0.0, LARGEST, operations, np.float32),
-            "machines": spaces.Box(0.0, LARGEST, (machines, len(MACHINE_FEATURES)), np.float32),
-            "op_mask": spaces.MultiBinary((jobs, length)),
-            "op_machine": spaces.Box(-1, machines - 1, (jobs, length), np.int64),
-            "action_mask": spaces.MultiBinary(jobs + 1),
-        }
+        self._is_graph = obs_mode == "graph"
+        self._arrays = _graph_spaces(jobs) if self._is_graph else _padded_spaces(*size)
         self.observation_space: spaces.Space[Any] = spaces.Dict(self._arrays)
 
     @property
@@ -207,6 +228,14 @@ class ShopEnv(gymnasium.Env[Observation, Any]):
         shop = self.shop
         mask = self.action_masks()
         self.action_space.legal = mask.copy()  # type: ignore[attr-defined]
+        observation = self._graph(mask) if self._is_graph else self._padded(mask)
+        info = {"action_mask": mask, "time": shop.time, **shop.info}
+        if shop.over:
+            info["makespan"] = shop.makespan
+        return observation, info
+
+    def _padded(self, mask: np.ndarray) -> Observation:
+        shop = self.shop
         observation = {
             name: np.zeros(space.shape or (), space.dtype) for name, space in self._arrays.items()
         }
@@ -219,7 +248,41 @@ class ShopEnv(gymnasium.Env[Observation, Any]):
         observation["op_machine"][:] = -1
         observation["op_machine"][:jobs, :length] = shop.instance.machines
         observation["action_mask"][:] = mask
-        info = {"action_mask": mask, "time": shop.time, **shop.info}
-        if shop.over:
-            info["makespan"] = shop.makespan
-        return observation, info
+        return observation
+
+    def _graph(self, mask: np.ndarray) -> Observation:
+        graph = graph_arrays(self.shop, repair_known=self._repair_known)
+        edges = graph.pop("edge_index")
+        candidate = np.full(self._size[0] + 1, -1, np.int64)
+        candidate[: self.shop.num_jobs] = graph.pop("candidate")
+        return {
+            **graph,
+            **{f"edge_{name}": index for name, index in edges.items()},
+            "candidate": candidate,
+            "action_mask": mask.copy(),
+            "time": np.array([self.shop.time]),
+        }
+
+
+def _padded_spaces(jobs: int, length: int, machines: int) -> dict[str, spaces.Space[Any]]:
+    operations = (jobs, length, len(OPERATION_FEATURES))
+    return {
+        "operations": spaces.Box(0.0, LARGEST, operations, np.float32),
+        "machines": spaces.Box(0.0, LARGEST, (machines, len(MACHINE_FEATURES)), np.float32),
+        "op_mask": spaces.MultiBinary((jobs, length)),
+        "op_machine": spaces.Box(-1, machines - 1, (jobs, length), np.int64),
+        "action_mask": spaces.MultiBinary(jobs + 1),
+    }
+
+
+def _graph_spaces(jobs: int) -> dict[str, spaces.Space[Any]]:
+    return {
+        "x_op": AnySize((None, len(OPERATION_FEATURES)), np.float32),
+        "x_machine": AnySize((None, len(MACHINE_FEATURES)), np.float32),
+        "op_job": AnySize((None,), np.int64),
+        "op_machine": AnySize((None,), np.int64),
+        **{f"edge_{name}": AnySize((2, None), np.int64) for name in EDGE_TYPES},
+        "candidate": AnySize((jobs + 1,), np.int64),
+        "action_mask": spaces.MultiBinary(jobs + 1),
+        "time": AnySize((1,), np.int64),
+    }

@@ -5,11 +5,22 @@ They speak of the present only: a shutdown that has not begun shows nowhere.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gnnlab.tasks.dispatch.simulator import Simulator, Status
 
-__all__ = ["MACHINE_FEATURES", "OPERATION_FEATURES", "machine_features", "operation_features"]
+__all__ = [
+    "EDGE_TYPES",
+    "MACHINE_FEATURES",
+    "OPERATION_FEATURES",
+    "graph_arrays",
+    "machine_features",
+    "operation_features",
+]
+
+MOST_CLIQUE_JOBS = 30
 
 OPERATION_FEATURES = (
     "not started",
@@ -42,6 +53,18 @@ MACHINE_FEATURES = (
     "jobs inside / jobs",
 )
 """Columns of `machine_features`."""
+
+EDGE_TYPES = {
+    "pred": ("op", "op"),  # an operation to the next of its job
+    "succ": ("op", "op"),  # and back
+    "disj": ("op", "op"),  # operations of other jobs on the machine, none of them started
+    "mach_next": ("op", "op"),  # the one that occupies a machine to those that wait for it
+    "block": ("op", "op"),  # the same, if it will leave by starting its job's next operation
+    "block_rev": ("op", "op"),  # and back
+    "op_machine": ("op", "machine"),
+    "machine_op": ("machine", "op"),
+}
+"""Types of edges of the dynamic disjunctive graph, with the types of their two ends."""
 
 
 def operation_features(shop: Simulator, repair_known: bool = True) -> np.ndarray:
@@ -136,6 +159,85 @@ def machine_features(shop: Simulator, repair_known: bool = True) -> np.ndarray:
             )
         )
     return np.array(rows, np.float32)
+
+
+def graph_arrays(
+    shop: Simulator,
+    *,
+    drop_done: bool = True,
+    machine_nodes: bool = True,
+    disjunctive: str = "auto",
+    delete_down: bool = False,
+    repair_known: bool = True,
+) -> dict[str, Any]:
+    """Returns the dynamic disjunctive graph of a shop; `BatchedShop.graph` gives the same, faster.
+
+    Args:
+        shop: the shop at a decision.
+        drop_done: whether operations that have departed are no nodes; otherwise their features
+            are 0.
+        machine_nodes: whether machines are nodes.
+        disjunctive: "clique" links operations that a machine has yet to order pair by pair, "star"
+            by the machine alone, "auto" takes cliques up to 30 jobs.
+        delete_down: whether edges of types disj, mach_next, block and block_rev of a machine that
+            is down are left out.
+        repair_known: whether the time to a repair may be seen.
+
+    Returns:
+        x_op (N, 16) and x_machine (M, 8) float32; op_job and op_machine (N,), candidate (J,) the
+        node of each job's next operation or -1, and edge_index, a dict of (2, E) for each of
+        `EDGE_TYPES`, int64.
+
+    Example:
+        >>> from gnnlab.tasks.dispatch import JobShopInstance
+        >>> shop = Simulator(JobShopInstance.from_jobs([[(0, 3), (1, 2)], [(1, 3), (0, 2)]]))
+        >>> graph_arrays(shop)["edge_index"]["disj"].tolist()
+        [[0, 3, 1, 2], [3, 0, 2, 1]]
+    """
+    node: dict[tuple[int, int], int] = {}
+    for j, times in enumerate(shop.times):
+        done = shop.next_op[j] - (shop.status[j] in (Status.PROC, Status.BLOCKED))
+        for i in range(done if drop_done else 0, len(times)):
+            node[j, i] = len(node)
+    pairs: dict[str, list[tuple[int, int]]] = {name: [] for name in EDGE_TYPES}
+    for (j, i), v in node.items():
+        if (j, i + 1) in node:
+            pairs["pred"].append((v, v + 1))
+            pairs["succ"].append((v + 1, v))
+        if machine_nodes:
+            pairs["op_machine"].append((v, shop.machines[j][i]))
+            pairs["machine_op"].append((shop.machines[j][i], v))
+    is_clique = disjunctive == "clique" or (
+        disjunctive == "auto" and (not machine_nodes or shop.num_jobs <= MOST_CLIQUE_JOBS)
+    )
+    for k in range(shop.num_machines):
+        if delete_down and shop.down_until[k]:
+            continue
+        if is_clique:
+            todo = [op for op in node if op[1] >= shop.next_op[op[0]] and _machine(shop, op) == k]
+            pairs["disj"] += [(node[a], node[b]) for a in todo for b in todo if a[0] != b[0]]
+        j = shop.occupant[k]
+        for other in shop.waiting(k) if j >= 0 else ():
+            pair = node[j, shop.next_op[j] - 1], node[other, shop.next_op[other]]
+            pairs["mach_next"].append(pair)
+            if shop.options.mode != "jssp" and shop.next_machine(j) >= 0:
+                pairs["block"].append(pair)
+                pairs["block_rev"].append(pair[::-1])
+    jobs, ops = np.array(list(node), np.int64).reshape(-1, 2).T
+    machines = machine_features(shop, repair_known)
+    following = [node.get((j, i), -1) for j, i in enumerate(shop.next_op)]
+    return {
+        "x_op": operation_features(shop, repair_known)[jobs, ops],
+        "x_machine": machines if machine_nodes else machines[:0],
+        "op_job": jobs,
+        "op_machine": shop.instance.machines[jobs, ops],
+        "candidate": np.array(following, np.int64),
+        "edge_index": {k: np.array(v, np.int64).reshape(-1, 2).T for k, v in pairs.items()},
+    }
+
+
+def _machine(shop: Simulator, op: tuple[int, int]) -> int:
+    return shop.machines[op[0]][op[1]]
 
 
 def _repair(shop: Simulator, k: int) -> int:

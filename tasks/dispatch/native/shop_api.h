@@ -26,6 +26,15 @@
 #define GNNLAB_SHOP_GLOBAL_FEATURES 24
 #define GNNLAB_SHOP_OP_FEATURES 16
 #define GNNLAB_SHOP_MACHINE_FEATURES 8
+#define GNNLAB_SHOP_EDGE_TYPES 8
+
+/* Choices of a graph; with neither CLIQUE nor STAR it has cliques up to 30 jobs. */
+#define GNNLAB_SHOP_GRAPH_KEEP_DONE 1
+#define GNNLAB_SHOP_GRAPH_NO_MACHINES 2
+#define GNNLAB_SHOP_GRAPH_CLIQUE 4
+#define GNNLAB_SHOP_GRAPH_STAR 8
+#define GNNLAB_SHOP_GRAPH_DELETE_DOWN 16
+#define GNNLAB_SHOP_GRAPH_HIDE_REPAIR 32
 
 #ifdef __cplusplus
 extern "C" {
@@ -65,7 +74,8 @@ int gnnlab_shop_free(gnnlab_shop* shop);
 /* Puts rows back to time 0 and goes on to their first decision. */
 int gnnlab_shop_reset(gnnlab_shop* shop, const int64_t* rows, int64_t count, int threads);
 
-/* One decision per row (a job, or WAIT: the row's number of jobs or the shop's largest), then on. reward (count,); rows that are over are left alone. */
+/* One decision per row, then on to the next: a job, or WAIT, which is the number of jobs of the row's
+ * instance or the largest of the shop. reward (count,); rows that are over are left alone. */
 int gnnlab_shop_step(gnnlab_shop* shop, const int64_t* rows, int64_t count, const int64_t* actions,
                      double* reward, uint8_t* flags, int threads);
 
@@ -106,6 +116,27 @@ int gnnlab_shop_copy(gnnlab_shop* to, int64_t to_row, const gnnlab_shop* from, i
  * block of its instance, -1 when it has none; machine (count, J): of that operation, -1. */
 int gnnlab_shop_jobs(const gnnlab_shop* shop, const int64_t* rows, int64_t count, float* jobs,
                      float* globals, uint8_t* mask, int64_t* op, int64_t* machine, int threads);
+
+/* Where the graphs of `count` rows are written, one after the other; N and M their nodes in all. */
+typedef struct gnnlab_shop_graph_out {
+  float *x_op, *x_machine;       /* (N, OP_FEATURES), (M, MACHINE_FEATURES) */
+  int64_t *op_row, *machine_row; /* (N,), (M,): which of the rows a node belongs to, 0.. */
+  int64_t *op_job, *op_machine;  /* (N,) */
+  int64_t* op_twin;              /* (N,): first node of the same job and machine not started yet */
+  int64_t *candidate, *time;     /* (count, J + 1): node of a job's next operation or -1; (count,) */
+  uint8_t* mask;                 /* (count, J + 1) */
+  int64_t* edges[GNNLAB_SHOP_EDGE_TYPES]; /* (2, E) of each type: pred, succ, disj, mach_next,
+                                             block, block_rev, op_machine, machine_op */
+} gnnlab_shop_graph_out;
+
+/* Where the nodes and edges of each row begin: offsets (count + 1, 2 + EDGE_TYPES), columns
+ * operations, machines, and each type of edges; the last row holds the totals. */
+int gnnlab_shop_graph_sizes(const gnnlab_shop* shop, const int64_t* rows, int64_t count, int flags,
+                            int64_t* offsets, int threads);
+
+/* Writes the graphs, given these offsets. */
+int gnnlab_shop_graph(const gnnlab_shop* shop, const int64_t* rows, int64_t count, int flags,
+                      const int64_t* offsets, const gnnlab_shop_graph_out* out, int threads);
 
 #ifdef __cplusplus
 }

@@ -20,6 +20,7 @@ from gnnlab.tasks.dispatch import (
 from gnnlab.tasks.dispatch.features import (
     MACHINE_FEATURES,
     OPERATION_FEATURES,
+    graph_arrays,
     machine_features,
     operation_features,
 )
@@ -228,8 +229,8 @@ def test_an_episode_of_single_choices_still_has_a_decision() -> None:
 def test_wrong_use_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"need a size \(J, L, M\)"):
         _env(_draw)
-    with pytest.raises(ConfigError, match='unknown obs_mode "graph"'):
-        _env(SWAP, obs_mode="graph")
+    with pytest.raises(ConfigError, match=r'unknown obs_mode "grph".*"graph"'):
+        _env(SWAP, obs_mode="grph")
     env = _env(SWAP)
     with pytest.raises(ConfigError, match="call reset first"):
         env.step(0)
@@ -252,3 +253,23 @@ def test_the_task_does_without_gymnasium_until_it_is_needed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "ShopEnv needs gymnasium: pip install 'gnnlab[dispatch]'"
+
+
+def test_a_graph_observation_is_that_of_the_simulator_and_lies_in_its_space() -> None:
+    env = _env(
+        _draw, Shutdowns(prob=0.02), ShopOptions(allow_wait=True), size=(6, 4, 4), obs_mode="graph"
+    )
+    env.action_space.seed(0)
+    observation, _ = env.reset(seed=0)
+    for _ in range(200):
+        assert env.observation_space.contains(observation)
+        expected = graph_arrays(env.shop)
+        assert np.array_equal(observation["x_op"], expected["x_op"])
+        for name, index in expected["edge_index"].items():
+            assert np.array_equal(observation[f"edge_{name}"], index)
+        mask = observation["action_mask"][:-1]
+        legal = np.flatnonzero(mask)
+        assert (observation["x_op"][observation["candidate"][legal], OP["candidate"]] == 1).all()
+        observation, _, done, cut, _ = env.step(env.action_space.sample())
+        if done or cut:
+            observation, _ = env.reset()
