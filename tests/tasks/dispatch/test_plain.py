@@ -416,3 +416,8 @@ def test_wrong_arguments_are_refused_with_what_is_wrong(name: str) -> None:
         shop_of(name, [SWAP], copies=2, wip_limits=[1])
     with pytest.raises(ConfigError, match="the cuts are"):
         shop_of(name, [SWAP], traces=Cuts(np.zeros((1, 1), int), np.zeros((1, 1), int)))
+
+
+def test_graphs_of_batches_say_that_they_need_kernels() -> None:
+    with pytest.raises(RuntimeError, match="BatchedShop.graph needs compiled kernels"):
+        shop_of("reference", [SWAP]).graph()
