@@ -419,5 +419,5 @@ def test_wrong_arguments_are_refused_with_what_is_wrong(name: str) -> None:
 
 
 def test_graphs_of_batches_say_that_they_need_kernels() -> None:
-    with pytest.raises(RuntimeError, match="BatchedShop.graph needs compiled kernels"):
+    with pytest.raises(RuntimeError, match="graph needs compiled kernels"):
         shop_of("reference", [SWAP]).graph()
