@@ -27,8 +27,27 @@ PresetName = Literal["6x6", "classical", "blocking", "shutdowns"]
 _LOOP = {"grad_clip": 1.0, "eval_every": 1, "patience": None, "epochs": 40}
 _MODELS: dict[str, dict[str, Any]] = {
     "jobs": _LOOP,
-    "isb": {**_LOOP, "learn": "ppo", "lr": 3e-4, "layers": 3, "grad_clip": 0.5, "lookahead": False},
-    "l2d": {**_LOOP, "learn": "ppo", "mode": "jssp", "lr": 2e-5, "lookahead": False},
+    "isb": {
+        **_LOOP,
+        "learn": "ppo",
+        "layers": 3,
+        "lr": 3e-4,
+        "grad_clip": 0.5,
+        "instances": 64,
+        "samples": 1,
+        "lookahead": False,
+    },
+    "l2d": {
+        **_LOOP,
+        "learn": "ppo",
+        "mode": "jssp",
+        "lr": 2e-5,
+        "grad_clip": None,
+        "instances": 4,
+        "samples": 1,
+        "decay_steps": 10_000,
+        "lookahead": False,
+    },
 }
 _PRESETS: dict[str, dict[str, Any]] = {
     "6x6": {"sizes": "6x6", "val_size": "6x6"},
@@ -140,6 +159,10 @@ class DispatchConfig:
             raise ConfigError(
                 f'unknown preset "{self.preset}".{did_you_mean(self.preset, _PRESETS)}'
             )
+        if (self.model in LEARNED) and (self.learn == "ppo") != (self.model in ("isb", "l2d")):
+            raise ConfigError(
+                f"{self.model} does not learn by {self.learn}; ppo is for isb and l2d."
+            )
         if self.model == "l2d" and self.mode != "jssp":
             raise ConfigError("l2d is for job shops with buffers: pass mode=jssp.")
         parse_sizes(self.sizes)
@@ -171,6 +194,10 @@ class DispatchConfig:
             **_MODELS.get(str(values.get("model", cls.model)), {}),
             **(_PRESETS.get(str(preset), {}) if preset is not None else {}),
         }
+
+    def graph_options(self) -> ShopOptions:
+        """Returns the rules of the game for all open machines at once, for graph policies."""
+        return self.shop_options(focus=False)
 
     def ahead(self, rollouts: int | None = None) -> Lookahead | None:
         """Returns how actions are judged before a decision, None if they are not."""

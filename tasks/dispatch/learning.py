@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ from gnnlab.tasks.dispatch.batched import BatchedShop, JobView, Problems
 from gnnlab.tasks.dispatch.config import DispatchConfig, parse_numbers, parse_sizes
 from gnnlab.tasks.dispatch.data import random_problems, shutdowns
 from gnnlab.tasks.dispatch.decoding import Decisions, play, replay
+from gnnlab.tasks.dispatch.l2d_shop import L2DShop
 from gnnlab.tasks.dispatch.model import JobPolicy
+from gnnlab.tasks.dispatch.ppo import PPO, PPOConfig
 from gnnlab.tasks.dispatch.trace import RandomTrace
 
-__all__ = ["Learner", "PolicyGradient", "SelfLabeling"]
+__all__ = ["ActorCritic", "Learner", "PolicyGradient", "SelfLabeling"]
 
 _FULL_SIZE = 100  # operations up to which a step takes all shops that the options ask for
 _DECISIONS = 4096  # of a policy gradient's step
@@ -195,6 +198,31 @@ class PolicyGradient(Learner):
             "clipped": (ratio != clipped).float().mean(),
             "spread": batch["spread"],
         }
+
+
+class ActorCritic(Learner):
+    """Proximal policy optimisation of a policy with a critic: isb and l2d."""
+
+    def __init__(self, config: DispatchConfig) -> None:
+        super().__init__(config)
+        self.ppo = PPO(PPOConfig.l2d() if config.model == "l2d" else PPOConfig())
+
+    def batches(self, policy: Any, generator: torch.Generator) -> Iterator[dict[str, Any]]:
+        """Yields an epoch of minibatches of decisions."""
+        for _ in range(self.config.updates):
+            yield from self.ppo.batches(policy, self._new_shop, generator)
+
+    def loss(self, policy: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Returns the loss and its terms."""
+        return self.ppo.loss(policy, dict(batch))
+
+    def _new_shop(self, generator: torch.Generator) -> Any:
+        problems, traces, _ = self._shops(generator)
+        copies = self.config.samples
+        if self.config.model == "l2d":
+            return L2DShop(problems, copies=copies)
+        repeated = None if traces is None else [t for t in traces for _ in range(copies)]
+        return BatchedShop(problems, self.config.graph_options(), copies=copies, traces=repeated)
 
 
 def _flat(view: JobView, problems: Problems, which: Tensor, action: Tensor) -> dict[str, Tensor]:

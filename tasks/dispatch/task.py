@@ -14,15 +14,23 @@ from torch import Tensor
 from gnnlab import checkpoint
 from gnnlab.errors import ConfigError, DataError
 from gnnlab.task import Data, Prediction, Shard, Split, Task
-from gnnlab.tasks.dispatch import data as reading, datasets
+from gnnlab.tasks.dispatch import data as reading, datasets, rollout
 from gnnlab.tasks.dispatch.batched import BatchedShop
 from gnnlab.tasks.dispatch.bounds import machine_job_bound
-from gnnlab.tasks.dispatch.config import LEARNED, DispatchConfig
+from gnnlab.tasks.dispatch.config import DispatchConfig
 from gnnlab.tasks.dispatch.data import Shops
 from gnnlab.tasks.dispatch.decoding import play
 from gnnlab.tasks.dispatch.gantt_plot import save_gantt
 from gnnlab.tasks.dispatch.instance import JobShopInstance
-from gnnlab.tasks.dispatch.learning import PolicyGradient, SelfLabeling
+from gnnlab.tasks.dispatch.isb import IsbPolicy
+from gnnlab.tasks.dispatch.l2d import L2DPolicy
+from gnnlab.tasks.dispatch.l2d_shop import L2DShop
+from gnnlab.tasks.dispatch.learning import (
+    ActorCritic,
+    Learner,
+    PolicyGradient,
+    SelfLabeling,
+)
 from gnnlab.tasks.dispatch.model import JobPolicy
 from gnnlab.tasks.dispatch.rules import RULES, dispatch, parse_rule
 from gnnlab.tasks.dispatch.schedule import Schedule
@@ -80,20 +88,19 @@ class Dispatch(Task):
 
     def __init__(self, config: DispatchConfig, spec: Mapping[str, Any]) -> None:
         super().__init__(config, spec)
-        self.policy: JobPolicy | None = None
+        self.policy: JobPolicy | IsbPolicy | L2DPolicy | None = None
+        ahead = config.ahead()
         if config.model == "jobs":
-            ahead = config.ahead()
+            width = ahead.width if ahead else 0
             self.policy = JobPolicy(
-                config.dim,
-                config.layers,
-                config.encoder_layers,
-                config.heads,
-                ahead.width if ahead else 0,
+                config.dim, config.layers, config.encoder_layers, config.heads, width
             )
-        elif config.model in LEARNED:
-            raise ConfigError(f"model {config.model} is not ready yet.")
-        kind = SelfLabeling if config.learn == "self-labeling" else PolicyGradient
-        self.learner = kind(config)
+        elif config.model == "isb":
+            self.policy = IsbPolicy(config.dim, config.layers)
+        elif config.model == "l2d":
+            self.policy = L2DPolicy()
+        kinds = {"self-labeling": SelfLabeling, "policy-gradient": PolicyGradient}
+        self.learner: Learner = kinds.get(config.learn, ActorCritic)(config)
 
     # ---- the five methods -------------------------------------------------------------------
 
@@ -243,7 +250,7 @@ class Dispatch(Task):
         row = int(spans[0].argmin())
         if search:
             start = batch.starts(row)
-            batch = BatchedShop([instance], batch.options, traces=[trace])
+            batch = BatchedShop([instance], self.config.shop_options(), traces=[trace])
             batch.search(search, start=start[None], seeds=np.array([seed]))
             row = 0
         return batch.schedule(row)
@@ -281,34 +288,43 @@ class Dispatch(Task):
         traces: Sequence[RandomTrace | None],
         samples: int,
         seed: int,
-    ) -> tuple[BatchedShop, np.ndarray]:
+    ) -> tuple[BatchedShop | L2DShop, np.ndarray]:
         """Plays `samples` episodes of instances of one size; spans are (I, samples)."""
-        policy, limit = self.policy, self.config.wip_limit
+        policy, repeated = self.policy, [t for t in traces for _ in range(samples)]
+        generator = torch.Generator().manual_seed(seed) if samples > 1 else None
+        shop: BatchedShop | L2DShop
+        if isinstance(policy, L2DPolicy):
+            if any(t is not None for t in traces):
+                raise ConfigError("l2d knows no shutdowns.")
+            shop = L2DShop(instances, copies=samples)
+            rollout.play(policy, shop, generator=generator)
+            return shop, shop.makespans().reshape(len(instances), samples).astype(np.float64)
+        mix, limit = ([], None) if policy is not None else _as_mix(self.config.model)
+        options = self.config.shop_options(wip_limit=limit or self.config.wip_limit)
+        if isinstance(policy, IsbPolicy):
+            options = self.config.graph_options()
+        shop = BatchedShop(instances, options, copies=samples, traces=repeated)
         if policy is None:
-            mix, own_limit = _as_mix(self.config.model)
-            limit = own_limit or limit
-        shop = BatchedShop(
-            instances,
-            self.config.shop_options(wip_limit=limit),
-            copies=samples,
-            traces=[t for t in traces for _ in range(samples)],
-        )
-        if policy is None:
-            seeds = np.arange(shop.num_rows) + seed * shop.num_rows
-            shop.run_rules(mix, seeds=seeds)
-            spans = shop.makespans()
+            shop.run_rules(mix, seeds=np.arange(shop.num_rows) + seed * shop.num_rows)
+        elif isinstance(policy, IsbPolicy):
+            rollout.play(policy, shop, generator=generator)
         else:
-            generator = torch.Generator().manual_seed(seed) if samples > 1 else None
-            with torch.no_grad():
-                vectors = policy.encode(shop.padded())
-            device = vectors.device
-            spans = play(
-                lambda view, which: policy(view.to(device), vectors, which.to(device)).cpu(),
-                shop,
-                lookahead=self.config.ahead(self.config.eval_rollouts),
-                generator=generator,
-            )
-        return shop, np.where(spans < 0, np.inf, spans).reshape(len(instances), samples)
+            self._play(policy, shop, generator)
+        spans = shop.makespans().reshape(len(instances), samples)
+        return shop, np.where(spans < 0, np.inf, spans)
+
+    def _play(
+        self, policy: JobPolicy, shop: BatchedShop, generator: torch.Generator | None
+    ) -> None:
+        with torch.no_grad():
+            vectors = policy.encode(shop.padded())
+        device = vectors.device
+        play(
+            lambda view, which: policy(view.to(device), vectors, which.to(device)).cpu(),
+            shop,
+            lookahead=self.config.ahead(self.config.eval_rollouts),
+            generator=generator,
+        )
 
     def _rule_spans(self, shops: Shops, rule: str) -> np.ndarray:
         out = np.empty(len(shops))
