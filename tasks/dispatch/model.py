@@ -62,10 +62,12 @@ def _operations(problems: Problems, device: torch.device) -> _Operations:
     nowhere = times.numel()
     before = torch.where(place % longest > 0, place - 1, nowhere)
     after = torch.where((torch.arange(longest) + 1 < lengths[..., None]), place + 1, nowhere)
-    flat = [machine, before, after, group]
     return _Operations(
         (facts * exists[..., None]).view(-1, _FACTS).to(device),
-        *(t.reshape(-1).to(device) for t in flat),
+        machine.reshape(-1).to(device),
+        before.reshape(-1).to(device),
+        after.reshape(-1).to(device),
+        group.reshape(-1).to(device),
         exists.reshape(-1, 1).float().to(device),
         count * problems.num_machines,
         count,
@@ -109,7 +111,8 @@ class OperationEncoder(nn.Module):
             everything = ops.scatter(z, o.group, o.num_instances) / whole
             near = [z, padded[o.before], padded[o.after], machine[o.machine], everything[o.group]]
             h = h + out(mix(torch.cat(near, -1)).relu())
-        return h.view(o.num_instances, -1, h.shape[-1])
+        vectors: Tensor = h.view(o.num_instances, -1, h.shape[-1])
+        return vectors
 
 
 class _Block(nn.Module):
