@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gnnlab.bench import _layers_page, accuracy, neighbors
+from gnnlab.bench import _layers_page, accuracy, dispatch, neighbors
 from gnnlab.bench._ops_page import IMAGE, section
 from gnnlab.bench._sampling_page import section as sampling_section
 from gnnlab.bench.plot import draw
@@ -296,6 +296,13 @@ def _neighbors(result: Result) -> str:
     return neighbors.section(result, _made_by(result))
 
 
+# ---- dispatching -------------------------------------------------------------------------------
+
+
+def _dispatch(result: Result) -> str:
+    return dispatch.section(result, _made_by(result))
+
+
 # ---- start-up --------------------------------------------------------------------------------
 
 
@@ -342,6 +349,7 @@ def _sentence(text: str) -> str:
 
 _SECTIONS = {
     "recommend": _recommend,
+    **dict.fromkeys(dispatch.KINDS, _dispatch),
     "accuracy": _accuracy,
     "imdb": _imdb,
     "layers": _layers,

@@ -215,6 +215,47 @@ def bench_app() -> App:
         )
 
     @app.command
+    def dispatch(
+        part: str,
+        /,
+        *,
+        quick: Annotated[bool, Parameter(negative="")] = False,
+        runs: str = "",
+        samples: str = "1,64",
+        out: Path | None = None,
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> int:
+        """Measure dispatching: rules, exact, simulator, shutdowns or policies.
+
+        Parameters
+        ----------
+        part
+            rules (against expected tables), exact (constraint programming), simulator (speed
+            beside JSSEnv and job_shop_lib), shutdowns (rules while machines fail) or policies
+            (trained ones, by --runs).
+        quick
+            Little of everything: seconds.
+        runs
+            Run folders of trained policies, separated by commas.
+        samples
+            Schedules per instance of which the best counts, separated by commas; 1 is greedy.
+        out
+            JSON file to write.
+        """
+        from gnnlab.bench.dispatch import table
+        from gnnlab.tasks.dispatch import bench
+
+        result = bench.run(
+            part,
+            quick,
+            runs=[folder for folder in runs.split(",") if folder],
+            samples=_numbers("--samples", samples),
+            progress=not quiet,
+        )
+        return _bench_done(result, table, out, json)
+
+    @app.command
     def imdb(
         data: Path | None = None,
         /,

@@ -188,7 +188,7 @@ class GraphView:
 
 def graph_view(
     shop: BatchedShop,
-    rows: np.ndarray | None,
+    rows: np.ndarray,
     *,
     drop_done: bool,
     machine_nodes: bool,
@@ -206,7 +206,7 @@ def graph_view(
     flags = (0 if drop_done else 1) | (0 if machine_nodes else 2)
     flags |= (0, 4, 8)[names.index(disjunctive if machine_nodes else "clique")]
     flags |= (16 if delete_down else 0) | (0 if repair_known else 32)
-    count = shop.num_rows if rows is None else len(rows)
+    count = len(rows)
     ptr = torch.empty(count + 1, 2 + len(EDGE_TYPES), dtype=torch.int64)
     shop._call("graph_sizes", rows, count, flags, ptr.data_ptr(), shop.threads)
     ops, machines, *edges = ptr[-1].tolist()

@@ -200,7 +200,8 @@ def _few_neighbours(net: MLP, view: GraphView, name: str, h: Tensor) -> Tensor:
     source, target = view.edge_index[name]
     nodes, place = target.unique(return_inverse=True)
     means = scatter(h[source], place, len(nodes), reduce="mean")
-    none, some = net(torch.cat([h.new_zeros(1, h.shape[1]), means])).relu().split([1, len(nodes)])
+    out: Tensor = net(torch.cat([h.new_zeros(1, h.shape[1]), means])).relu()
+    none, some = out[:1], out[1:]
     return none.expand(len(h), -1).index_copy(0, nodes, some)
 
 

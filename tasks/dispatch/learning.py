@@ -175,7 +175,7 @@ class PolicyGradient(Learner):
             view, rows, action, log = seen.of(np.flatnonzero(np.ones(spans.size)))
             weight = torch.from_numpy(advantage.ravel()).float()[rows]
             order = torch.randperm(len(rows), generator=generator)
-            for part in order.split(_DECISIONS):
+            for part in torch.split(order, _DECISIONS):
                 which = rows[part] // self.config.samples
                 yield {
                     **_flat(view.at(part), problems, which, action[part]),

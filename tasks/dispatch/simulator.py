@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gnnlab.errors import ConfigError
+from gnnlab.tasks.dispatch.bounds import machine_job_bound
 from gnnlab.tasks.dispatch.illegal import IllegalAction, is_integer, why_illegal
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
@@ -66,6 +67,7 @@ class Simulator:
         down_until: (M) end of the shutdown of each machine, 0 while it is up.
         start, end, depart: for each job, times of its operations; -1 while not known. The end is
             known from the start on.
+        order: (M) the operations (j, i) that each machine has started, in their order.
         done, deadlock, truncated: how the episode ended; none of them while it goes on.
         swaps: rotations of two or more jobs so far.
         steps: decisions so far, those taken by themselves included.
@@ -118,6 +120,7 @@ class Simulator:
         self.start = [[-1] * len(times) for times in self.times]
         self.end = [[-1] * len(times) for times in self.times]
         self.depart = [[-1] * len(times) for times in self.times]
+        self.order: list[list[tuple[int, int]]] = [[] for _ in range(self.num_machines)]
         self.inside = 0
         self.declined: set[int] = set()
         self._window = [0] * self.num_machines
@@ -125,7 +128,7 @@ class Simulator:
         self.done = self.deadlock = self.truncated = False
         self.swaps = self.steps = 0
         self._elapsed = self._waited = 0
-        self.first_bound = self._bound = _machine_job_bound(self)
+        self.first_bound = self._bound = machine_job_bound(instance)
         self.scale = max(1, self.first_bound) if scale is None else scale
         if not self.scale > 0 or math.isinf(self.scale):
             raise ConfigError(f"scale is {scale}; it must be a positive number.")
@@ -157,7 +160,7 @@ class Simulator:
         asked = machines[:1] if self.options.focus else machines
         actions = sorted(j for k in asked for j in self.candidates(k))
         others_decide = self.options.focus and len(machines) > 1
-        if self.options.allow_wait and (others_decide or self._next_event() is not None):
+        if self.options.allow_wait and (others_decide or self.next_event() is not None):
             actions.append(self.num_jobs)
         return actions
 
@@ -178,6 +181,19 @@ class Simulator:
         self._take(operator.index(action))
         self._run_to_decision()
         return self._reward()
+
+    def play(self, action: int) -> None:
+        """Does a legal action as `step` does, without its checks, reward and trivial actions."""
+        self._take(action)
+        self._settle()
+        self._cut_off()
+
+    def decline(self, k: int) -> None:
+        """Leaves open machine `k` idle until the next event, as waiting does with `focus`."""
+        self.steps += 1
+        self.declined.add(k)
+        self._settle()
+        self._cut_off()
 
     def open_machines(self) -> list[int]:
         """Returns the machines to decide about now: up, empty, wanted, and not declined."""
@@ -221,7 +237,7 @@ class Simulator:
             setattr(other, name, getattr(self, name).copy())
         for name in ("down_until", "_window", "declined"):
             setattr(other, name, getattr(self, name).copy())
-        for name in ("start", "end", "depart"):
+        for name in ("start", "end", "depart", "order"):
             setattr(other, name, [row.copy() for row in getattr(self, name)])
         return other
 
@@ -259,8 +275,7 @@ class Simulator:
     def _run_to_decision(self) -> None:
         while True:
             self._settle()
-            if not self.done and not self.deadlock and self.steps >= self.max_steps:
-                self.truncated = True
+            self._cut_off()
             if self.over or not self.options.auto_trivial:
                 return
             actions = self.legal()
@@ -268,13 +283,16 @@ class Simulator:
                 return
             self._take(actions[0])
 
+    def _cut_off(self) -> None:
+        self.truncated = self.steps >= self.max_steps and not self.done and not self.deadlock
+
     def _settle(self) -> None:
         while True:
             self._complete_operations()
+            self._update_shutdowns()
             if all(status == Status.DONE for status in self.status):
                 self.done = True
                 return
-            self._update_shutdowns()
             if self._rotate():
                 continue
             if self.open_machines():
@@ -339,7 +357,7 @@ class Simulator:
 
     def _advance(self) -> bool:
         """Goes to the next event; says whether there is one."""
-        event = self._next_event()
+        event = self.next_event()
         if event is None:
             if not self.declined:
                 return False
@@ -351,8 +369,12 @@ class Simulator:
         self.declined.clear()
         return True
 
-    def _next_event(self) -> int | None:
-        """Returns the next completion, or repair of a machine that holds or lacks a waiting job."""
+    def next_event(self) -> int | None:
+        """Returns the next completion, or repair of a machine that holds or lacks a waiting job.
+
+        None is never. It knows how long shutdowns to come delay an operation; that of `expected`
+        does not.
+        """
         events = []
         for j, status in enumerate(self.status):
             if status == Status.PROC:
@@ -385,6 +407,7 @@ class Simulator:
         self.occupant[new] = j
         self.location[j] = new
         self.status[j] = Status.PROC
+        self.order[new].append((j, i))
         self.start[j][i] = self.time
         self.end[j][i] = self._processing_end(j, i, self.time)
         self.inside += i == 0
@@ -432,18 +455,3 @@ class Simulator:
         if self.deadlock:
             reward -= sum(self.total) / self.scale
         return reward
-
-
-def _machine_job_bound(shop: Simulator) -> int:
-    """Returns the longest job, or the least a machine needs with what precedes and follows."""
-    head: dict[int, int] = {}
-    tail: dict[int, int] = {}
-    work: dict[int, int] = {}
-    for machines, times in zip(shop.machines, shop.times, strict=True):
-        before, total = 0, sum(times)
-        for k, p in zip(machines, times, strict=True):
-            head[k] = min(head.get(k, before), before)
-            before += p
-            tail[k] = min(tail.get(k, total - before), total - before)
-            work[k] = work.get(k, 0) + p
-    return max(max(shop.total), *(head[k] + work[k] + tail[k] for k in work))

@@ -252,12 +252,13 @@ class Dispatch(Task):
         if not np.isfinite(spans).any():
             raise ConfigError(f"{instance.name}: every episode ends in a deadlock.")
         row = int(spans[0].argmin())
-        if search:
-            start = batch.starts(row)
-            batch = BatchedShop([instance], self.config.shop_options(), traces=[trace])
-            batch.search(search, start=start[None], seeds=np.array([seed]))
-            row = 0
-        return batch.schedule(row)
+        found = batch.schedule(row)
+        if not search or not isinstance(batch, BatchedShop):
+            return found
+        better = BatchedShop([instance], self.config.shop_options(), traces=[trace])
+        better.search(search, start=batch.starts(row)[None], seeds=np.array([seed]))
+        improved = better.schedule(0)  # priorities cannot express every schedule with waiting
+        return improved if improved.makespan < found.makespan else found
 
     def makespans(
         self,

@@ -1,5 +1,7 @@
 // What a policy over jobs sees: a vector per job, one for the shop, and the legal actions.
 //
+// The same numbers, column by column with their names: job_features.py.
+//
 // Only the present is shown: which machines are down and, if repairs are known, until when; work left
 // as it looks without further shutdowns. Times are divided by the mean operation time or by LB0, so
 // that sizes and units of an instance do not matter.

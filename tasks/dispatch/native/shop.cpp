@@ -224,6 +224,7 @@ void settle(Row& r, bool ask) {
     if (h.unsettled && rotations(r)) continue;
     if (h.finished == r.in->jobs) {
       h.flags |= GNNLAB_SHOP_DONE;
+      h.focus = -1;
       return;
     }
     h.focus = first_open(r);

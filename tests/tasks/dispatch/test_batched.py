@@ -6,79 +6,24 @@ import dataclasses
 
 import numpy as np
 import pytest
+from random_shops import random_instance, random_options, random_trace
 
 from gnnlab.ops import backend
-from gnnlab.tasks.dispatch import (
-    RULES,
-    Cuts,
-    JobShopInstance,
-    RandomTrace,
-    ShopOptions,
-    Shutdowns,
-    Simulator,
-    WindowTrace,
-    dispatch,
-)
+from gnnlab.tasks.dispatch import RULES, JobShopInstance, ShopOptions, Simulator, dispatch
 from gnnlab.tasks.dispatch.batched import BatchedShop
+from gnnlab.tasks.dispatch.trace import Trace
 
 pytestmark = pytest.mark.skipif(backend() != "cpu", reason="needs the compiled kernels")
-
-
-def random_instance(rng: np.random.Generator) -> JobShopInstance:
-    """Up to 6 jobs and machines, recirculation, stays on a machine, and times of zero."""
-    m = int(rng.integers(1, 7))
-    jobs = []
-    for _ in range(int(rng.integers(1, 7))):
-        length = int(rng.integers(1, 7))
-        times = rng.integers(0 if rng.random() < 0.4 else 1, 9, length)
-        jobs.append(list(zip(rng.integers(0, m, length), times, strict=True)))
-    return JobShopInstance.from_jobs(jobs, m)
-
-
-def random_options(rng: np.random.Generator) -> ShopOptions:
-    def coin() -> bool:
-        return bool(rng.random() < 0.5)
-
-    return ShopOptions(
-        mode=("jssp", "bws", "bns")[rng.integers(3)],
-        restart=coin(),
-        unload_when_down=coin(),
-        wip_limit=int(rng.integers(1, 5)) if rng.random() < 0.3 else None,
-        allow_wait=coin(),
-        focus=coin(),
-        auto_trivial=coin(),
-        reward=("elapsed", "waiting", "delta_lb")[rng.integers(3)],
-        max_steps=int(rng.integers(1, 12)) if rng.random() < 0.1 else None,
-    )
-
-
-def random_trace(rng: np.random.Generator, instance: JobShopInstance):
-    kind = rng.integers(5)
-    how = Shutdowns(
-        prob=float(rng.choice([0.02, 0.1, 0.2])),
-        duration=("uniform", "fixed", "geometric")[rng.integers(3)],
-        low=1,
-        high=6,
-    )
-    seed = int(rng.integers(2**62))
-    if kind == 0:
-        return None, None
-    if kind == 1:
-        return None, Cuts.draw(instance, 0.5, seed, how)
-    if kind == 2:
-        return RandomTrace(seed, how).until(instance.num_machines, 20), None
-    return RandomTrace(seed, how), None
 
 
 def play_both(
     rng: np.random.Generator,
     instance: JobShopInstance,
     options: ShopOptions,
-    trace: RandomTrace | WindowTrace | None,
-    cuts: Cuts | None,
+    trace: Trace | None,
 ) -> None:
-    plain = Simulator(instance, trace, options, cuts=cuts)
-    batch = BatchedShop([instance], options, traces=trace if cuts is None else cuts, threads=1)
+    plain = Simulator(instance, trace, options)
+    batch = BatchedShop([instance], options, traces=trace, threads=1)
     while not plain.over:
         legal = plain.legal()
         assert np.flatnonzero(batch.masks()[0]).tolist() == legal
@@ -102,8 +47,8 @@ def test_random_episodes_are_those_of_the_plain_simulator(seed: int) -> None:
     for _ in range(100):
         instance = random_instance(rng)
         options = random_options(rng)
-        trace, cuts = random_trace(rng, instance)
-        play_both(rng, instance, options, trace, cuts)
+        trace = random_trace(rng, instance)
+        play_both(rng, instance, options, trace)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -112,9 +57,9 @@ def test_rules_give_the_schedules_of_the_plain_rules(rule: str) -> None:
     for _ in range(30):
         instance = random_instance(rng)
         options = dataclasses.replace(random_options(rng), max_steps=None, auto_trivial=False)
-        trace, cuts = random_trace(rng, instance)
-        plain = dispatch(instance, rule, trace, options, seed=5, cuts=cuts)
-        batch = BatchedShop([instance], options, traces=trace if cuts is None else cuts)
+        trace = random_trace(rng, instance)
+        plain = dispatch(instance, rule, trace, options, seed=5)
+        batch = BatchedShop([instance], options, traces=trace)
         batch.run_rules([(RULES.index(rule), 1.0)], seeds=np.array([5]))
         assert bool(batch.states()[0, 2] & 2) == plain.deadlock
         if plain.done:
