@@ -12,6 +12,8 @@
 namespace gnnlab::dispatch {
 namespace {
 
+constexpr int64_t kFacts = 12;  // about a machine
+
 struct Scale {
   double unit, whole, jobs, machines;  // mean time, LB0, J, M
 };
@@ -61,7 +63,7 @@ void describe_machine(const Row& r, int64_t k, const int64_t* left, const Scale&
 }
 
 void describe_job(const Row& r, int64_t j, const int64_t* left, const Scale& s, int64_t bound, int64_t path,
-                  bool is_legal, float* f) {
+                  bool is_legal, const float* machines, float* f) {
   const int64_t i = r.next[j];
   const int64_t* tail = r.in->tail + j * (r.in->longest + 1);
   const double now = static_cast<double>(r.head->time), tot = static_cast<double>(tail[0] > 0 ? tail[0] : 1);
@@ -80,14 +82,14 @@ void describe_job(const Row& r, int64_t j, const int64_t* left, const Scale& s, 
   f[10] = ratio(p, s.unit);
   f[11] = ratio(p, rem);
   f[12] = ratio(tot - rem + p, tot + p);
-  describe_machine(r, r.next_machine(j), left, s, bound, f + 13);
+  std::memcpy(f + 13, machines + r.next_machine(j) * kFacts, kFacts * sizeof(float));
   if (i + 1 == r.in->length[j]) return;
   f[25] = 1;
   f[26] = ratio(static_cast<double>(r.in->time[r.op(j, i + 1)]), s.unit);
-  describe_machine(r, r.in->machine[r.op(j, i + 1)], left, s, bound, f + 27);
+  std::memcpy(f + 27, machines + r.in->machine[r.op(j, i + 1)] * kFacts, kFacts * sizeof(float));
 }
 
-void describe_shop(const Row& r, const int64_t* left, const Scale& s, int64_t bound, int64_t event, float* g) {
+void describe_shop(const Row& r, const float* machines, const Scale& s, int64_t bound, int64_t event, float* g) {
   const Head& h = *r.head;
   int64_t open = 0, blocked = 0, down = 0, todo = 0, waiting = 0;
   for (int64_t k = 0; k < r.in->machines; ++k) {
@@ -109,7 +111,7 @@ void describe_shop(const Row& r, const int64_t* left, const Scale& s, int64_t bo
   g[9] = event < kNever ? ratio(static_cast<double>(event - h.time), s.unit) : 0.0f;
   g[10] = ratio(s.jobs - s.machines, s.jobs + s.machines);
   g[11] = ratio(static_cast<double>(waiting), s.jobs);
-  if (h.focus >= 0) describe_machine(r, h.focus, left, s, bound, g + 12);
+  if (h.focus >= 0) std::memcpy(g + 12, machines + h.focus * kFacts, kFacts * sizeof(float));
 }
 
 }  // namespace
@@ -148,6 +150,8 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_jobs(const gnnlab_shop* shop, const int64_t* 
     const int64_t bound = lower_bound_seen(r, left, path);
     const Scale s{r.in->mean_time, static_cast<double>(r.in->lb0 > 0 ? r.in->lb0 : 1), static_cast<double>(r.in->jobs),
                   static_cast<double>(r.in->machines)};
+    float machines[kMachines * kFacts];
+    for (int64_t k = 0; k < r.in->machines; ++k) describe_machine(r, k, left, s, bound, machines + k * kFacts);
     uint8_t* legal = mask + at * (width + 1);
     write_mask(r, legal, width + 1);
     float* f = jobs + at * width * GNNLAB_SHOP_JOB_FEATURES;
@@ -157,11 +161,11 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_jobs(const gnnlab_shop* shop, const int64_t* 
       op[at * width + j] = has_next ? r.op(j, r.next[j]) : -1;
       machine[at * width + j] = has_next ? r.next_machine(j) : -1;
       if (j < r.in->jobs && r.status[j] != kDone)
-        describe_job(r, j, left, s, bound, path[j], legal[j], f + j * GNNLAB_SHOP_JOB_FEATURES);
+        describe_job(r, j, left, s, bound, path[j], legal[j], machines, f + j * GNNLAB_SHOP_JOB_FEATURES);
     }
     float* g = globals + at * GNNLAB_SHOP_GLOBAL_FEATURES;
     std::memset(g, 0, GNNLAB_SHOP_GLOBAL_FEATURES * sizeof(float));
-    describe_shop(r, left, s, bound, next_event(r, ends), g);
+    describe_shop(r, machines, s, bound, next_event(r, ends), g);
     return nullptr;
   });
 }
