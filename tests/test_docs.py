@@ -118,6 +118,7 @@ def workplace(tmp_path, monkeypatch):
         for user in range(30):
             for item in draw.choice(20, size=8, replace=False):
                 writer.writerow([f"u{user}", f"i{item}", draw.integers(1, 6)])
+    Path("shop.txt").write_text("2 2\n0 3 1 2\n1 3 0 2\n")
     Path("my.toml").write_text('data = "ratings.csv"\nmodel = "lightgcl"\npreset = "small"\n')
     return tmp_path
 

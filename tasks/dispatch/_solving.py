@@ -12,6 +12,7 @@ import numpy as np
 
 from gnnlab.errors import ConfigError
 from gnnlab.tasks.dispatch._deadlock import deadlock_of
+from gnnlab.tasks.dispatch._native import shop_library
 from gnnlab.tasks.dispatch.bounds import machine_job_bound, one_machine_bound
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
@@ -115,10 +116,6 @@ def _spans(
     instance: JobShopInstance, trace: Trace | None, options: ShopOptions, rules: Sequence[str]
 ) -> list[float]:
     """Returns the makespan by each rule, infinite for a deadlock."""
-    from gnnlab.tasks.dispatch import _native
-
-    if _native.shop_library() is None:
-        return [dispatch(instance, name, trace, options).makespan for name in rules]
     from gnnlab.tasks.dispatch.batched import BatchedShop
 
     shop = BatchedShop([instance], options, copies=len(rules), traces=[trace] * len(rules))
@@ -157,8 +154,9 @@ def _by_policy(
     from gnnlab import checkpoint
     from gnnlab.tasks.dispatch.task import Dispatch
 
-    _needs_kernels("--policy")
     task: Any = checkpoint.load(by.policy or "", Dispatch)
+    if task.config.model == "isb" and shop_library() is None:
+        raise ConfigError(f"{by.policy} is a graph policy; it needs kernels, see `gnnlab doctor`.")
     if mode not in (None, task.config.mode):
         raise ConfigError(
             f"{by.policy} was trained for mode {task.config.mode}; leave out --mode {mode}."
@@ -188,7 +186,6 @@ def _improved(
     """Returns what local search makes of a schedule; never a worse one."""
     if not by.search:
         return found
-    _needs_kernels("--search")
     from gnnlab.tasks.dispatch.batched import BatchedShop
 
     starts = np.full(instance.machines.shape, -1, np.int64)
@@ -202,9 +199,3 @@ def _improved(
     better = 0 <= int(shop.makespans()[0]) < found.schedule.makespan
     return replace(found, schedule=shop.schedule(0) if better else found.schedule, how=how)
 
-
-def _needs_kernels(flag: str) -> None:
-    from gnnlab.tasks.dispatch import _native
-
-    if _native.shop_library() is None:
-        raise ConfigError(f"{flag} needs compiled kernels; see `gnnlab doctor`.")

@@ -84,7 +84,7 @@ def test_without_means_it_takes_the_best_rule_and_names_it(shop):
 def test_best_rule_is_the_same_without_kernels(shop, monkeypatch):
     Path("six.txt").write_text(read_shop(6, seed=3))
     first = shop("solve", "six.txt").out
-    monkeypatch.setattr("gnnlab.tasks.dispatch._native.shop_library", lambda: None)
+    monkeypatch.setattr("gnnlab.tasks.dispatch.batched.shop_library", lambda: None)
     assert shop("solve", "six.txt").out == first
 
 
