@@ -198,4 +198,3 @@ def _improved(
         how += " that knew all shutdowns beforehand"
     better = 0 <= int(shop.makespans()[0]) < found.schedule.makespan
     return replace(found, schedule=shop.schedule(0) if better else found.schedule, how=how)
-

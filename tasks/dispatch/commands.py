@@ -317,6 +317,5 @@ def _best_known(instance: JobShopInstance, mode: str) -> int | None:
 def _advice(text: str) -> str:
     if "deadlock" not in text:
         return ""
-    return (
-        " If jobs can change places, use --mode bws; else try another rule, --wip-limit or --exact."
-    )
+    others = "" if text.startswith("all ") else "another rule, "
+    return f" If jobs can change places, use --mode bws; else try {others}--wip-limit or --exact."
