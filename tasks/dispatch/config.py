@@ -58,7 +58,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "samples": 8,
         "label_search": 2000,
         "rollouts": 32,
-        "eval_rollouts": 128,
+        "eval_rollouts": 256,
         "decay_steps": 150,
         "epochs": 10,
         "updates": 15,
