@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from importlib import metadata
+from collections.abc import Callable, Iterator
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from gnnlab.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from gnnlab.task import Task
 
-__all__ = ["broken_tasks", "list_tasks", "load_task", "register", "working_tasks"]
+__all__ = ["broken_tasks", "list_tasks", "load_task", "load_verb", "register", "working_tasks"]
 
 GROUP = "gnnlab.tasks"
 _registered: dict[str, type[Task]] = {}
@@ -70,6 +70,25 @@ def load_task(name: str) -> type[Task]:
             f'"{getattr(task, "name", None)}".'
         )
     return task
+
+
+def load_verb(task: type[Task], verb: str) -> Callable[..., int]:
+    """Imports and returns the function behind a verb of `Task.commands`.
+
+    Raises:
+        ConfigError: when its "module:function" does not load, or the house has a verb of that name.
+    """
+    target = task.commands[verb]
+    if verb == "compare":
+        raise ConfigError(f'the verb "compare" of the task "{task.name}" is taken by the house.')
+    module, _, function = target.partition(":")
+    try:
+        found: Callable[..., int] = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f'the verb "{verb}" of the task "{task.name}" does not load from "{target}": {error}'
+        ) from error
+    return found
 
 
 def _entry_points() -> dict[str, metadata.EntryPoint]:

@@ -127,6 +127,10 @@ class Task(nn.Module, ABC):
     demo: ClassVar[Mapping[str, Any]] = {}
     """What `gnnlab demo` compares: "source", "models" and "values", and the "commands" that it then
     suggests; empty takes no part."""
+    commands: ClassVar[Mapping[str, str]] = {}
+    """Verb -> "module:function": what `gnnlab TASK` can do beside `compare`. The function's typed
+    arguments become flags, its numpydoc docstring their help, and it returns the exit code; its
+    module is imported only for `gnnlab TASK ...`."""
     divergence_advice: ClassVar[str] = "Lower the learning rate."
     """What to try when the loss is not finite; printed with the error."""
     citation: ClassVar[str] = ""

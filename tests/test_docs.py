@@ -118,6 +118,7 @@ def workplace(tmp_path, monkeypatch):
         for user in range(30):
             for item in draw.choice(20, size=8, replace=False):
                 writer.writerow([f"u{user}", f"i{item}", draw.integers(1, 6)])
+    Path("shop.txt").write_text("2 2\n0 3 1 2\n1 3 0 2\n")
     Path("my.toml").write_text('data = "ratings.csv"\nmodel = "lightgcl"\npreset = "small"\n')
     return tmp_path
 
@@ -240,7 +241,7 @@ def identity(module, name):
         return f"{thing.__module__}.{thing.__qualname__}"
     home = importlib.import_module(module)
     for part in [m for m in MODULES if m.startswith(f"{module}.")]:  # re-exported data
-        if name in vars(importlib.import_module(part)):
+        if name in getattr(importlib.import_module(part), "__all__", ()):
             return f"{part}.{name}"
     return f"{home.__name__}.{name}"
 

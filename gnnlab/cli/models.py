@@ -13,7 +13,7 @@ from gnnlab.cli.flags import flag, keyword_flags, option_flags, with_flags
 from gnnlab.cli.output import Json, Quiet, print_json, say
 from gnnlab.errors import ConfigError
 from gnnlab.log import first_process
-from gnnlab.registry import list_tasks, load_task
+from gnnlab.registry import list_tasks, load_task, load_verb
 
 __all__ = ["predict_command", "task_app", "train_app"]
 
@@ -197,11 +197,14 @@ def predict_command(tokens: Sequence[str]) -> Callable[..., int]:
 
 
 def task_app(app: App, tokens: Sequence[str]) -> None:
-    """Mounts `gnnlab TASK compare` for each task."""
+    """Mounts `gnnlab TASK compare` and the task's own verbs for each task."""
     for name in list_tasks():
         own = App(name=name, help=f"Verbs of the task {name}.")
         if tokens[:1] == [name]:
             own.command(_compare_command(name), name="compare")
+            cls = load_task(name)
+            for verb in cls.commands:
+                own.command(load_verb(cls, verb), name=verb)
         app.command(own)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gnnlab import checkpoint, config as options
 from gnnlab.errors import ConfigError, GnnlabError
+from gnnlab.registry import load_verb
 from gnnlab.task import Data, Prediction, Split, Task
 from gnnlab.train import TrainConfig, fit
 
@@ -84,6 +85,12 @@ def _check_declaration(cls: type[Task]) -> None:
     _hold(not missing, f"options without a doc line under them: {', '.join(missing)}.")
     shared = options.hints(cls.Config).keys() & options.hints(TrainConfig).keys()
     _hold(not shared, f"options that the loop has already: {', '.join(sorted(shared))}.")
+    for verb in cls.commands:
+        try:
+            found = load_verb(cls, verb)
+        except ConfigError as error:
+            raise AssertionError(str(error)) from error
+        _hold(bool((found.__doc__ or "").strip()), f'the verb "{verb}" has no docstring.')
     try:
         options.build(cls.Config, {"no_such_option": 1})
     except ConfigError:

@@ -78,6 +78,10 @@ class Dispatch(Task):
             "gnnlab dispatch solve your-shop.txt --policy my-run --gantt plan.html",
         ],
     }
+    commands: ClassVar[Mapping[str, str]] = {
+        verb: f"gnnlab.tasks.dispatch.commands:{verb}"
+        for verb in ("solve", "verify", "convert", "gantt")
+    }
     citation = """@inproceedings{corsini2024selflabeling,
   title = {Self-Labeling the Job Shop Scheduling Problem},
   author = {Corsini, Andrea and Porrello, Angelo and Calderara, Simone and Dell'Amico, Mauro},

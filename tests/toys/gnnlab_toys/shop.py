@@ -5,7 +5,9 @@ Smith's rule (largest weight per time first) is optimal, so the gap to it is the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -42,6 +44,7 @@ class ToyShop(Task):
     mode = "min"
     shardable = False
     headline = ("cost", "gap")
+    commands: ClassVar[Mapping[str, str]] = {"smith": "gnnlab_toys.verbs:smith"}
 
     def __init__(self, config, spec):
         super().__init__(config, spec)
