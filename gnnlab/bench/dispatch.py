@@ -124,7 +124,7 @@ def _exact(result: Result) -> list[Block]:
                 "instance": row["instance"],
                 "size": row["size"],
                 "mode": row["mode"],
-                "best rule": f"{row['rule']}, {row['rule makespan']}",
+                "begins with": row["hint"],
                 "makespans": ", ".join(str(one["makespan"]) for one in found),
                 "bound": max(one["bound"] for one in found),
                 "status": ", ".join(dict.fromkeys(one["status"] for one in found)),

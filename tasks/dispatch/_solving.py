@@ -20,6 +20,8 @@ from gnnlab.tasks.dispatch.rules import RULES, dispatch
 from gnnlab.tasks.dispatch.schedule import Mode, Schedule
 from gnnlab.tasks.dispatch.trace import Trace
 
+_HINT_EPISODES = 20_000
+
 
 class NoScheduleError(Exception):
     """There is an answer, and it is that no schedule was found; the text says why."""
@@ -29,13 +31,13 @@ class NoScheduleError(Exception):
 class Means:
     """How to look for a schedule: a rule, a policy, an exact solver, or all rules."""
 
-    rule: str | None
-    policy: Path | None
-    exact: float | None
-    samples: int
-    search: int
-    wip_limit: int | None
-    seed: int
+    rule: str | None = None
+    policy: Path | None = None
+    exact: float | None = None
+    samples: int = 1
+    search: int = 0
+    wip_limit: int | None = None
+    seed: int = 0
 
     def check(self) -> None:
         """Raises ConfigError for means that do not go together."""
@@ -129,10 +131,7 @@ def _by_solver(
 ) -> Solution:
     from gnnlab.tasks.dispatch.exact import solve_exact
 
-    try:
-        hint = _by_best_rule(instance, trace, options)[0]
-    except NoScheduleError:
-        hint = None
+    hint = good_schedule(instance, options, trace)
     found = solve_exact(
         instance, mode=options.mode, seconds=by.exact or 0, seed=by.seed, hint=hint, trace=trace
     )
@@ -146,6 +145,23 @@ def _by_solver(
         proved += ", knowing all shutdowns beforehand"
     how = f"CP-SAT, {proved}, {found.seconds:.1f} s"
     return Solution(found.schedule, how, max(bound, found.bound), options)
+
+
+def good_schedule(
+    instance: JobShopInstance, options: ShopOptions, trace: Trace | None = None
+) -> Schedule | None:
+    """Returns the best rule's schedule after a second of local search, for a solver to begin with.
+
+    None if every rule ends in a deadlock. Without compiled kernels it is the rule's schedule.
+    """
+    try:
+        plan = _by_best_rule(instance, trace, options)[0]
+    except NoScheduleError:
+        return None
+    if shop_library() is None:
+        return plan
+    by = Means(search=_HINT_EPISODES)
+    return _improved(instance, Solution(plan, "", 0, options), trace, by).schedule
 
 
 def _by_policy(
@@ -191,7 +207,8 @@ def _improved(
     starts = np.full(instance.machines.shape, -1, np.int64)
     ops = found.schedule.ops
     starts[ops[:, 0], ops[:, 1]] = ops[:, 3]
-    shop = BatchedShop([instance], found.options, traces=[trace])
+    options = replace(found.options, allow_wait=True, focus=True, auto_trivial=False)
+    shop = BatchedShop([instance], options, traces=[trace])
     shop.search(by.search, start=starts[None], seeds=np.array([by.seed]))
     how = f"{found.how}, then {by.search} episodes of local search"
     if trace is not None:
