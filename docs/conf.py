@@ -58,13 +58,14 @@ python_use_unqualified_type_names = True
 
 # Types of other projects: there is no inventory to look them up in without a network.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|np|numpy|nn|collections|pathlib|typing|sphinx|os)\..*"),
+    (r"py:.*", r"(torch|np|numpy|nn|collections|pathlib|typing|sphinx|os|types)\..*"),
     (r"py:.*", r"(list\[)?dict\[str"),
     (r"py:.*", r"gnnlab\.(config\.T|ops\.plan\.Fact|hetero\.Fact|layers\.drop_edge\.Given)"),
     # Names of inner modules, which stand in signatures but have no page.
     (
         r"py:.*",
-        r"gnnlab\.(data|layers|ops|bench)\._\w+\.\w+|Setting|Case|Call|Kernels|CompileError",
+        r"gnnlab\.(data|layers|ops|bench|tasks\.dispatch)\._\w+\.\w+|Setting|Case|Call|Kernels|"
+        r"CompileError|Parameter|Disjunctive",
     ),
     (r"py:.*", r"concurrent\.futures\..*"),
     (

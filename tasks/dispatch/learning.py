@@ -155,7 +155,7 @@ class SelfLabeling(Learner):
 class PolicyGradient(Learner):
     """Makes what went better than the other episodes of the same shop and trace more likely.
 
-    $$ A_i = (\\bar{c} - c_i) / \\sigma_c $$ over the makespans c of a shop's episodes is the
+    $A_i = (\\bar{c} - c_i) / \\sigma_c$ over the makespans c of a shop's episodes is the
     advantage of all decisions of episode i: the episodes are each other's baseline, and no critic
     is needed. The ratio of probabilities is clipped as in PPO, because a batch gives several steps.
 
