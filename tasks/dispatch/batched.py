@@ -26,6 +26,9 @@ from gnnlab.tasks.dispatch.views import JobView, Problems
 __all__ = ["BatchedShop", "JobView", "Problems"]
 
 
+_APART = 1_000_003  # seeds of noisy episodes follow one another inside an action
+
+
 class BatchedShop:
     """Episodes of the event-driven job shop, stepped together.
 
@@ -188,7 +191,11 @@ class BatchedShop:
             return JobView(jobs, shop, mask, op, machine, torch.zeros(*mask.shape, 0))
         values = torch.from_numpy(
             self.values(
-                lookahead.numbers, rollouts=lookahead.rollouts, noise=lookahead.noise, rows=which
+                lookahead.numbers,
+                rollouts=lookahead.rollouts,
+                noise=lookahead.noise,
+                rows=which,
+                seeds=(which % self.copies) * _APART,  # episodes of an instance draw other numbers
             )
         )
         legal = mask[..., None]

@@ -152,7 +152,9 @@ class DispatchConfig:
     val_count: int = 100
     """How many of them; the test shops of the source "random" are as many others."""
     eval_rollouts: int = 32
-    """Noisy episodes per action in lookahead when scoring and predicting."""
+    """Noisy episodes per action in lookahead when the likeliest schedule is asked for."""
+    sample_rollouts: int = 64
+    """The same when several schedules are drawn; each then draws other noise."""
     eval_samples: int = 1
     """Schedules per shop when scoring: 1 is the greedy one, more are drawn and the best counts."""
 

@@ -324,10 +324,12 @@ class Dispatch(Task):
         with torch.no_grad():
             vectors = policy.encode(shop.padded())
         device = vectors.device
+        config = self.config
+        rollouts = config.eval_rollouts if generator is None else config.sample_rollouts
         play(
             lambda view, which: policy(view.to(device), vectors, which.to(device)).cpu(),
             shop,
-            lookahead=self.config.ahead(self.config.eval_rollouts),
+            lookahead=self.config.ahead(rollouts),
             generator=generator,
         )
 

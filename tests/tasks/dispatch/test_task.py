@@ -31,6 +31,7 @@ SMALL = {
     "val_size": "4x3",
     "val_count": 4,
     "eval_rollouts": 2,
+    "sample_rollouts": 2,
 }
 SWAP = JobShopInstance.from_jobs([[(0, 3), (1, 2)], [(1, 3), (0, 2)]], name="swap")
 
