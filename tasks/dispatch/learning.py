@@ -43,11 +43,11 @@ class Learner(ABC):
         self.probs = parse_numbers(config.shutdown)
 
     @abstractmethod
-    def batches(self, policy: JobPolicy, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
+    def batches(self, policy: Any, generator: torch.Generator) -> Iterator[dict[str, Any]]:
         """Yields an epoch of batches, each from episodes of the weights as they then are."""
 
     @abstractmethod
-    def loss(self, policy: JobPolicy, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def loss(self, policy: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Returns "loss" and what else is worth knowing of a batch."""
 
     def _shops(

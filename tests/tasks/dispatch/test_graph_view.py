@@ -215,8 +215,8 @@ def test_a_graph_becomes_one_of_dgl() -> None:
 @compiled
 def test_wrong_choices_are_refused() -> None:
     shop = BatchedShop([SWAP, SWAP])
-    with pytest.raises(ConfigError, match=r'unknown disjunctive "clik". Did you mean "clique"'):
-        shop.graph(disjunctive="clik")
+    with pytest.raises(ConfigError, match=r'unknown disjunctive "cliqe". Did you mean "clique"'):
+        shop.graph(disjunctive="cliqe")
     with pytest.raises(ConfigError, match="needs machine_nodes=True"):
         shop.graph(disjunctive="star", machine_nodes=False)
     with pytest.raises(ConfigError, match="this view has 2"):
