@@ -339,7 +339,7 @@ def test_the_page_shows_targets_beside_figures_and_leaves_out_what_was_not_measu
         path.write_text(json.dumps(result), "utf-8")
     page = write_page(tmp_path, tmp_path / "docs" / "page.md").read_text("utf-8")
     assert (
-        "| ft10 | 10x10 | jssp | SPT/TWKR, 1007 | 937, 930 | 808 | feasible | 20.0, 20.0 | 930 "
+        "| ft10 | 10x10 | jssp | 1007 | 937, 930 | 808 | feasible | 20.0, 20.0 | 930 "
         "| 0.8, 0.0 | 5 % | hit |" in page
     )
     assert "| 0.8, 5.2 | 5 % | miss |" in page
