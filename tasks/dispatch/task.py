@@ -253,8 +253,10 @@ class Dispatch(Task):
             raise ConfigError(f"{instance.name}: every episode ends in a deadlock.")
         row = int(spans[0].argmin())
         found = batch.schedule(row)
-        if not search or not isinstance(batch, BatchedShop):
+        if not search:
             return found
+        if not isinstance(batch, BatchedShop):
+            raise ConfigError("l2d schedules are not improved by search; pass search=0.")
         better = BatchedShop([instance], self.config.shop_options(), traces=[trace])
         better.search(search, start=batch.starts(row)[None], seeds=np.array([seed]))
         improved = better.schedule(0)  # priorities cannot express every schedule with waiting
