@@ -215,9 +215,30 @@ def _shutdowns(result: Result) -> list[Block]:
     return blocks
 
 
+# ---- learning ---------------------------------------------------------------------------------
+
+
+def _learning(result: Result) -> list[Block]:
+    rows: list[Mapping[str, Any]] = [
+        {
+            "seed": row["seed"],
+            "CPU seconds": f"{row['cpu seconds']:.0f}",
+            "mean makespan": f"{row['mean']:.1f}",
+            f"best rule, {result['rule']}": f"{row['rule mean']:.1f}",
+            "better, %": f"{row['better']:.1f}",
+            "win / tie / loss": f"{row['win']} / {row['tie']} / {row['loss']}",
+            "target": f"{result['goal']:g} % in {result['limit']:.0f} s",
+            "": verdict(row["better"] >= result["goal"] and row["cpu seconds"] <= result["limit"]),
+        }
+        for row in result["rows"]
+    ]
+    return [rows]
+
+
 _PARTS: dict[str, tuple[str, Callable[[Result], Sequence[Block]]]] = {
     "dispatch-rules": ("Dispatching by rules", _rules),
     "dispatch-policies": ("Dispatching by trained policies", _dispatch_policies.blocks),
+    "dispatch-learning": ("Dispatching, learned in minutes", _learning),
     "dispatch-shutdowns": ("Dispatching with shutdowns", _shutdowns),
     "dispatch-exact": ("Dispatching, exactly", _exact),
     "dispatch-simulator": ("Speed of the shop simulator", _simulator),

@@ -226,13 +226,14 @@ def bench_app() -> App:
         json: Json = False,
         quiet: Quiet = False,
     ) -> int:
-        """Measure dispatching: rules, exact, simulator, shutdowns or policies.
+        """Measure dispatching, a part at a time.
 
         Parameters
         ----------
         part
             rules (against expected tables), exact (constraint programming), simulator (speed
-            beside JSSEnv and job_shop_lib), shutdowns (rules while machines fail) or policies
+            beside JSSEnv and job_shop_lib), shutdowns (rules while machines fail),
+            learning (6x6 shops, minutes) or policies
             (trained ones, by --runs).
         quick
             Little of everything: seconds.

@@ -14,7 +14,7 @@ from gnnlab.tasks.dispatch.bench.shutdowns import paired
 
 __all__ = ["PARTS", "paired", "run"]
 
-PARTS = ("rules", "exact", "simulator", "shutdowns", "policies")
+PARTS = ("rules", "exact", "simulator", "shutdowns", "learning", "policies")
 
 
 def run(
@@ -51,12 +51,14 @@ def run(
 def _measure(
     part: str, quick: bool, runs: Sequence[str], samples: Sequence[int], progress: bool
 ) -> dict[str, Any]:
-    from gnnlab.tasks.dispatch.bench import exact, policies, rules, shutdowns, simulator
+    from gnnlab.tasks.dispatch.bench import exact, learning, policies, rules, shutdowns, simulator
 
     if part == "policies":
         return policies.run(runs, quick, samples=samples, progress=progress)
     if part == "exact":
         return exact.run(quick, progress=progress)
+    if part == "learning":
+        return learning.run(quick)
     if part == "simulator":
         return simulator.run(quick, progress=progress)
     return rules.run(quick) if part == "rules" else shutdowns.run(quick)
