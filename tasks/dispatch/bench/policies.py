@@ -27,15 +27,14 @@ from gnnlab.tasks.dispatch.schedule import Mode
 __all__ = ["GOALS", "Policy", "run"]
 
 _GROUPS: dict[str, tuple[str, ...]] = {
-    "jssp": (
-        *("ta 15x15", "ta 20x15", "ta 20x20", "ta 30x15", "ta 30x20"),
-        *("la01-05", "la06-10", "la11-15", "la16-20", "la21-25", "la26-30", "la31-35", "la36-40"),
-    ),
+    "jssp": ("ta 15x15", "ta 20x15", "ta 20x20", "ta 30x15", "ta 30x20"),
     "bws": (
         *("la01-05", "la06-10", "la11-15", "la16-20", "la21-25", "la26-30", "la31-35", "la36-40"),
     ),
 }
-_MANY, _MANY_ON = 64, "ta 15x15"  # more samples than that are drawn on one group only
+# Samples take long on large shops: with buffers they are drawn on one group only, and so are more
+# than 64 anywhere.
+_MANY, _MANY_ON = {"jssp": 1, "bws": 64}, "ta 15x15"
 _QUICK = ("la01-05", "ta 15x15")
 GOALS: dict[str, dict[tuple[str, int], float]] = {
     "jssp": {
@@ -80,7 +79,7 @@ def run(
         runs: run folders.
         quick: one small group per mode, two traces of two probabilities.
         samples: numbers of schedules per instance of which the best counts; 1 is the greedy one,
-            more than 64 are drawn on ta 15x15 only.
+            more than one is drawn on ta 15x15 only with buffers, 64 at most without.
         shutdowns: whether policies for shops without buffers also meet shutdowns.
         progress: whether to say on stderr what is being measured.
         loader: returns the task of a run folder.
@@ -121,7 +120,7 @@ def _measure(
     for group in groups:
         instances = instances_of(group)
         for count in samples:
-            if count > _MANY and group != _MANY_ON:
+            if count > _MANY[mode] and group != _MANY_ON:
                 continue
             began = time.perf_counter()
             makespans = np.asarray(policy.makespans(instances, samples=count), np.float64)
