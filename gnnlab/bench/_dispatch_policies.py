@@ -23,11 +23,19 @@ SURE = 0.005
 """Largest probability of a shutdown at which the policy must be surely better."""
 
 
+_LOOKAHEAD = """Before each decision lookahead finishes the episode after every action by four
+rules, and {greedy} times by these with noise ({drawn} times, with noise of its own for each sample,
+when several schedules are drawn). "Greedy" is one pass in which no decision is taken back."""
+
+
 def blocks(result: Mapping[str, Any]) -> list[Block]:
     """Returns paragraphs and tables."""
     found: list[Block] = [_PUBLISHED]
     for run in result["runs"]:
         found.append(f"{run['run']}, {_MODES[run['mode']]}: gap, %.")
+        greedy, drawn = run.get("rollouts") or (None, None)
+        if greedy is not None:
+            found.append(_LOOKAHEAD.format(greedy=greedy, drawn=drawn))
         lines: dict[str, Mapping[str, float]] = {}
         for count, row in run["rows"].items():
             gaps = {group: cell["gap"] for group, cell in row.items()}
