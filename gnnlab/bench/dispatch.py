@@ -47,6 +47,8 @@ def section(result: Result, made_by: str) -> str:
         made_by: command, machine and versions, as Markdown.
     """
     title, blocks = _PARTS[result["kind"]]
+    if samples := [k for k in result.get("samples", []) if 1 not in result["samples"]]:
+        title += f", best of {max(samples)}"  # a file of its own: it takes long
     peers = ", ".join(f"{name} {v}" for name, v in result.get("versions", {}).items())
     about = f"{result['about'][:1].upper()}{result['about'][1:]}."
     parts = [f"## {title}", about, made_by + (f"\n- also: {peers}" if peers else "")]
