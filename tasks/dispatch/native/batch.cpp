@@ -216,15 +216,7 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_mask(const gnnlab_shop* shop, const int64_t* 
 
 GNNLAB_SHOP_EXPORT int gnnlab_shop_state(const gnnlab_shop* shop, const int64_t* rows, int64_t count, int64_t* out) {
   return each_row(shop, rows, count, 1, [&](Row& r, int64_t i) {
-    int64_t span = -1;
-    if (r.head->flags == GNNLAB_SHOP_DONE) {
-      span = 0;
-      for (int64_t j = 0; j < r.in->jobs; ++j) {
-        const int64_t end = r.end[r.op(j, r.in->length[j] - 1)];
-        span = end > span ? end : span;
-      }
-    }
-    const int64_t values[] = {r.head->time, span, r.head->flags, r.head->steps, r.head->swaps, lower_bound(r)};
+    const int64_t values[] = {r.head->time, makespan(r), r.head->flags, r.head->steps, r.head->swaps, lower_bound(r)};
     std::memcpy(out + 6 * i, values, sizeof values);
     return nullptr;
   });

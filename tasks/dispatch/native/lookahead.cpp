@@ -9,28 +9,20 @@
 #include <cstdlib>
 
 #include "batch.h"
+#include "dice.h"
 #include "rules.h"
 
 namespace gnnlab::dispatch {
 namespace {
 
-inline uint64_t next_word(uint64_t* state) {
-  *state ^= *state << 13;
-  *state ^= *state >> 7;
-  *state ^= *state << 17;
-  return *state * 0x2545F4914F6CDD1Du;
-}
-
-inline double unit(uint64_t* state) { return static_cast<double>(next_word(state) >> 11) * 0x1p-53; }
-
-int64_t any_candidate(const Row& r, uint64_t* dice) {
+int64_t any_candidate(const Row& r, Dice& dice) {
   const uint64_t* queue = r.queue + r.head->focus * r.words;
   int64_t count = 0, found = -1;
   each_job(queue, r.words, [&](int64_t j) {
     count += may_move(r, j);
     return false;
   });
-  int64_t left = static_cast<int64_t>(unit(dice) * static_cast<double>(count));
+  int64_t left = dice.below(count);
   each_job(queue, r.words, [&](int64_t j) {
     if (!may_move(r, j)) return false;
     found = j;
@@ -39,24 +31,15 @@ int64_t any_candidate(const Row& r, uint64_t* dice) {
   return found;
 }
 
-int64_t makespan(const Row& r) {
-  if (r.head->flags != GNNLAB_SHOP_DONE) return 4 * r.in->total;
-  int64_t most = 0;
-  for (int64_t j = 0; j < r.in->jobs; ++j) {
-    const int64_t end = r.end[r.op(j, r.in->length[j] - 1)];
-    most = end > most ? end : most;
-  }
-  return most;
-}
-
-int64_t finish(Row& r, int64_t rule, double noise, uint64_t* dice) {
+int64_t finish(Row& r, int64_t rule, double noise, Dice dice) {
   const Mix mix{&rule, &kOne, 1};
   while (!r.head->flags) {
     ++r.head->steps;
-    move(r, noise > 0 && unit(dice) < noise ? any_candidate(r, dice) : choose(r, mix, *dice, 0));
+    move(r, noise > 0 && dice.unit() < noise ? any_candidate(r, dice) : choose(r, mix, dice.state, 0));
     settle(r, false);
   }
-  return makespan(r);
+  const int64_t span = makespan(r);
+  return span < 0 ? 4 * r.in->total : span;
 }
 
 }  // namespace
@@ -99,10 +82,10 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t
       int64_t least = kNever;
       for (int64_t t = 0; t < num_rules + rollouts; ++t) {
         std::memcpy(memory + bytes, memory, bytes);
-        uint64_t dice = ((seeds ? seeds[i] : 0) + static_cast<uint64_t>(t) + 1) * 0x9E3779B97F4A7C15u;
+        const Dice dice = {((seeds ? seeds[i] : 0) + static_cast<uint64_t>(t) + 1) * 0x9E3779B97F4A7C15u};
         const bool is_plain = t < num_rules;
         const int64_t rule = rules[(is_plain ? t : t - num_rules) % num_rules];
-        const int64_t span = finish(trial, rule, is_plain ? 0 : noise, &dice);
+        const int64_t span = finish(trial, rule, is_plain ? 0 : noise, dice);
         if (is_plain) value[t] = span;
         if (is_plain && rollouts) continue;
         sum += static_cast<double>(span);

@@ -7,27 +7,16 @@
 //   later one the smaller number. Better and equal solutions are kept, worse ones with a probability
 //   that falls during the search. The last episode replays the best solution.
 // Cost: one episode per evaluation (about 0.1 us per operation); nothing is allocated inside.
-// Random numbers: xorshift, seeded per row, so that results depend on neither order nor threads.
+// Random numbers: dice.h.
 // annealing.py finds the same schedules.
 #include <cmath>
 #include <cstdlib>
 
 #include "batch.h"
+#include "dice.h"
 
 namespace gnnlab::dispatch {
 namespace {
-
-struct Dice {
-  uint64_t state;
-  uint64_t next() {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return state * 0x2545F4914F6CDD1Du;
-  }
-  double unit() { return static_cast<double>(next() >> 11) * 0x1p-53; }
-  int64_t below(int64_t bound) { return static_cast<int64_t>(unit() * static_cast<double>(bound)); }
-};
 
 struct Pair { int32_t first, second; };  // neighbours on a machine
 
@@ -38,15 +27,6 @@ struct Search {
   uint8_t *reserved, *best_reserved;
   Pair* pairs;
   Dice dice;
-
-  int64_t span() const {
-    int64_t most = 0;
-    for (int64_t j = 0; j < r.in->jobs; ++j) {
-      const int64_t end = r.end[r.op(j, r.in->length[j] - 1)];
-      most = end > most ? end : most;
-    }
-    return most;
-  }
 
   // Whether an operation that is about to come to machine k is reserved and goes before `rank_now`.
   bool should_wait(int64_t k, double rank_now) const {
@@ -84,7 +64,8 @@ struct Search {
         move(r, best);
       settle(r, false);
     }
-    return r.head->flags == GNNLAB_SHOP_DONE ? span() : kNever;
+    const int64_t span = makespan(r);
+    return span < 0 ? kNever : span;
   }
 
   // Neighbours on machines along the way back from the last operation.

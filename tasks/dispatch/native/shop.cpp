@@ -192,6 +192,16 @@ int64_t first_open(const Row& r) {
   return -1;
 }
 
+int64_t makespan(const Row& r) {
+  if (r.head->flags != GNNLAB_SHOP_DONE) return -1;
+  int64_t most = 0;
+  for (int64_t j = 0; j < r.in->jobs; ++j) {
+    const int64_t end = r.end[r.op(j, r.in->length[j] - 1)];
+    most = end > most ? end : most;
+  }
+  return most;
+}
+
 int64_t next_event(const Row& r, const int64_t* until) {
   int64_t next = kNever;
   if (!until) until = r.until;

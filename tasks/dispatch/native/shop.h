@@ -100,6 +100,7 @@ int64_t lower_bound(const Row& r);
 // The same as it looks without the shutdowns to come; left (M,): work_left of each machine.
 int64_t lower_bound_seen(const Row& r, const int64_t* left, int64_t* paths);
 int64_t first_open(const Row& r);
+int64_t makespan(const Row& r);  // -1 before the end, and after a deadlock
 double take_reward(Row& r);
 
 // ---- shutdowns.cpp
