@@ -12,6 +12,7 @@ import numpy as np
 
 from gnnlab.errors import ConfigError
 from gnnlab.tasks.dispatch._deadlock import deadlock_of
+from gnnlab.tasks.dispatch._improving import improved
 from gnnlab.tasks.dispatch._native import shop_library
 from gnnlab.tasks.dispatch.bounds import machine_job_bound, one_machine_bound
 from gnnlab.tasks.dispatch.instance import JobShopInstance
@@ -202,16 +203,8 @@ def _improved(
     """Returns what local search makes of a schedule; never a worse one."""
     if not by.search:
         return found
-    from gnnlab.tasks.dispatch.batched import BatchedShop
-
-    starts = np.full(instance.machines.shape, -1, np.int64)
-    ops = found.schedule.ops
-    starts[ops[:, 0], ops[:, 1]] = ops[:, 3]
-    options = replace(found.options, allow_wait=True, focus=True, auto_trivial=False)
-    shop = BatchedShop([instance], options, traces=[trace])
-    shop.search(by.search, start=starts[None], seeds=np.array([by.seed]))
+    better = improved(instance, found.schedule, found.options, trace, by.search, by.seed)
     how = f"{found.how}, then {by.search} episodes of local search"
     if trace is not None:
         how += " that knew all shutdowns beforehand"
-    better = 0 <= int(shop.makespans()[0]) < found.schedule.makespan
-    return replace(found, schedule=shop.schedule(0) if better else found.schedule, how=how)
+    return replace(found, schedule=better, how=how)

@@ -83,13 +83,7 @@ class Learner(ABC):
             copies=samples,  # episodes of a shop share its trace: they differ by decisions alone
             traces=None if traces is None else [t for t in traces for _ in range(samples)],
         )
-        with torch.no_grad():
-            vectors = policy.encode(problems)
-
-        def act(view: JobView, which: Tensor) -> Tensor:
-            logits: Tensor = policy(view.to(vectors.device), vectors, which.to(vectors.device))
-            return logits.cpu()
-
+        act = policy.reading(problems)
         spans = play(act, shop, lookahead=self.config.ahead(), generator=generator, keep=seen)
         spans = spans.reshape(len(problems), samples)
         serial = np.where(problems.machines < 0, 0, problems.times).sum((1, 2))[:, None]

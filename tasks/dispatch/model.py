@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -179,6 +180,18 @@ class JobPolicy(nn.Module):
         """Returns what is known of each operation before anything has happened."""
         vectors: Tensor = self.operation(self.encoder(problems))
         return vectors
+
+    def reading(self, problems: Problems) -> Callable[[JobView, Tensor], Tensor]:
+        """Returns what gives the logits of decisions about these instances, for playing."""
+        with torch.no_grad():
+            vectors = self.encode(problems)
+
+        def act(view: JobView, instance: Tensor) -> Tensor:
+            device = vectors.device
+            logits: Tensor = self(view.to(device), vectors, instance.to(device))
+            return logits.cpu()
+
+        return act
 
     def forward(self, view: JobView, vectors: Tensor, instance: Tensor) -> Tensor:
         """Returns the logits of the decisions.

@@ -15,6 +15,7 @@ from gnnlab import checkpoint
 from gnnlab.errors import ConfigError, DataError
 from gnnlab.task import Data, Prediction, Shard, Split, Task
 from gnnlab.tasks.dispatch import data as reading, datasets, rollout
+from gnnlab.tasks.dispatch._improving import improved
 from gnnlab.tasks.dispatch.batched import BatchedShop
 from gnnlab.tasks.dispatch.bounds import machine_job_bound
 from gnnlab.tasks.dispatch.config import DispatchConfig
@@ -257,10 +258,7 @@ class Dispatch(Task):
             return found
         if not isinstance(batch, BatchedShop):
             raise ConfigError("l2d schedules are not improved by search; pass search=0.")
-        better = BatchedShop([instance], self.config.shop_options(), traces=[trace])
-        better.search(search, start=batch.starts(row)[None], seeds=np.array([seed]))
-        improved = better.schedule(0)  # priorities cannot express every schedule with waiting
-        return improved if improved.makespan < found.makespan else found
+        return improved(instance, found, self.config.shop_options(), trace, search, seed)
 
     def makespans(
         self,
@@ -323,13 +321,10 @@ class Dispatch(Task):
     def _play(
         self, policy: JobPolicy, shop: BatchedShop, generator: torch.Generator | None
     ) -> None:
-        with torch.no_grad():
-            vectors = policy.encode(shop.padded())
-        device = vectors.device
         config = self.config
         rollouts = config.eval_rollouts if generator is None else config.sample_rollouts
         play(
-            lambda view, which: policy(view.to(device), vectors, which.to(device)).cpu(),
+            policy.reading(shop.padded()),
             shop,
             lookahead=self.config.ahead(rollouts),
             generator=generator,
