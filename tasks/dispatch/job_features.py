@@ -114,8 +114,10 @@ def job_features(
 class _Now:
     """What is needed for many columns."""
 
-    unit: float  # mean time of an operation
-    whole: int  # lower bound of the instance, 1 or more
+    unit: float  # 1 / mean time of an operation: products are faster than quotients in C++
+    whole: float  # 1 / lower bound of the instance
+    jobs: float  # 1 / jobs
+    machines: float  # 1 / machines
     bound: int  # lower bound of the makespan from now on, without shutdowns to come
     paths: list[int]  # (J) earliest end of each job
     left: list[int]  # (M) remaining time in process
@@ -139,8 +141,10 @@ def _now(shop: Simulator) -> _Now:
             end = max(end, shop.time + left[k]) + p
         paths.append(end)
     return _Now(
-        unit=total / shop.instance.num_operations if total else 1.0,
-        whole=max(1, shop.first_bound),
+        unit=1 / (total / shop.instance.num_operations) if total else 1.0,
+        whole=1 / max(1, shop.first_bound),
+        jobs=1 / shop.num_jobs,
+        machines=1 / shop.num_machines,
         bound=max(shop.first_bound, *paths),
         paths=paths,
         left=left,
@@ -189,17 +193,17 @@ def _machine(shop: Simulator, k: int, now: _Now) -> list[float]:
     work = sum(shop.times[other][shop.next_op[other]] for other in queue)
     ahead, last, in_cycle = _chain(shop, k, now.left)
     return [
-        left / now.unit,
+        left * now.unit,
         j >= 0 and shop.status[j] == Status.BLOCKED,
         down > 0,
-        (down - shop.time) / now.unit if down else 0,
-        len(queue) / shop.num_jobs,
-        0.1 * work / now.unit,
-        load / now.whole,
-        (now.bound - shop.time - left - load) / now.whole,
+        (down - shop.time) * now.unit if down else 0,
+        len(queue) * now.jobs,
+        work * (0.1 * now.unit),
+        load * now.whole,
+        (now.bound - shop.time - left - load) * now.whole,
         j < 0 and not down,
-        ahead / shop.num_machines,
-        last / now.unit,
+        ahead * now.machines,
+        last * now.unit,
         in_cycle,
     ]
 
@@ -212,21 +216,21 @@ def _job(shop: Simulator, j: int, now: _Now, is_legal: bool) -> list[float]:
         status == Status.WAIT and i == 0,
         status == Status.BLOCKED or (status == Status.WAIT and i > 0),
         in_process,
-        now.left[shop.location[j]] / now.unit if in_process else 0,
-        0 if in_process else 0.25 * (shop.time - shop.ready[j]) / now.unit,
-        (now.bound - now.paths[j]) / now.whole,
-        rest / now.whole,
+        now.left[shop.location[j]] * now.unit if in_process else 0,
+        0 if in_process else (shop.time - shop.ready[j]) * (0.25 * now.unit),
+        (now.bound - now.paths[j]) * now.whole,
+        rest * now.whole,
         (len(times) - i) / len(times),
         rest / total,
     ]
     if i == len(times):
         return facts
     p, rest = times[i], max(1, rest)
-    facts += [p / now.unit, p / rest, (total - rest + p) / (total + p)]
+    facts += [p * now.unit, p / rest, (total - rest + p) / (total + p)]
     facts += _machine(shop, shop.next_machine(j), now)
     if i + 1 == len(times):
         return facts
-    return [*facts, 1, times[i + 1] / now.unit, *_machine(shop, shop.next_machine(j, 1), now)]
+    return [*facts, 1, times[i + 1] * now.unit, *_machine(shop, shop.next_machine(j, 1), now)]
 
 
 def _shop(shop: Simulator, now: _Now) -> list[float]:
@@ -235,16 +239,16 @@ def _shop(shop: Simulator, now: _Now) -> list[float]:
     event = shop.expected().next_event()
     facts: list[float] = [
         shop.time / max(1, now.bound),
-        shop.inside / jobs,
-        shop.inside / machines,
-        shop.status.count(Status.DONE) / jobs,
-        len(open_machines) / machines,
-        shop.status.count(Status.BLOCKED) / machines,
-        sum(until > 0 for until in shop.down_until) / machines,
+        shop.inside * now.jobs,
+        shop.inside * now.machines,
+        shop.status.count(Status.DONE) * now.jobs,
+        len(open_machines) * now.machines,
+        shop.status.count(Status.BLOCKED) * now.machines,
+        sum(until > 0 for until in shop.down_until) * now.machines,
         sum(now.load) / max(1, sum(shop.total)),
-        (now.bound - shop.first_bound) / now.whole,
-        (event - shop.time) / now.unit if event is not None else 0,
+        (now.bound - shop.first_bound) * now.whole,
+        (event - shop.time) * now.unit if event is not None else 0,
         (jobs - machines) / (jobs + machines),
-        sum(map(len, now.waiting)) / jobs,
+        sum(map(len, now.waiting)) * now.jobs,
     ]
     return facts + _machine(shop, open_machines[0], now) if open_machines else facts

@@ -14,7 +14,7 @@ struct Carver {
   int64_t used = 0;
   template <typename T>
   void take(T*& piece, int64_t count) {
-    used = (used + 7) / 8 * 8;
+    used = (used + 7) & ~int64_t{7};
     piece = reinterpret_cast<T*>(base + used);
     used += count * static_cast<int64_t>(sizeof(T));
   }
@@ -25,9 +25,17 @@ int64_t carve(Row& r, char* base, int64_t n, int64_t m, int64_t longest) {
   const int64_t words = (n + 63) / 64;
   c.take(r.head, 1);
   c.take(r.ready, n);
-  for (int64_t** piece : {&r.until, &r.began, &r.load, &r.queue_work, &r.down_from, &r.down_to, &r.repaired, &r.window})
-    c.take(*piece, m);
-  for (int64_t** piece : {&r.start, &r.end, &r.depart}) c.take(*piece, n * longest);
+  c.take(r.until, m);
+  c.take(r.began, m);
+  c.take(r.load, m);
+  c.take(r.queue_work, m);
+  c.take(r.down_from, m);
+  c.take(r.down_to, m);
+  c.take(r.repaired, m);
+  c.take(r.window, m);
+  c.take(r.start, n * longest);
+  c.take(r.end, n * longest);
+  c.take(r.depart, n * longest);
   c.take(r.queue, m * words);
   c.take(r.outside, words);
   c.take(r.next, n);

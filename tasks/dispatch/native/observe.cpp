@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kFacts = 12;  // about a machine
 
 struct Scale {
-  double unit, whole, jobs, machines;  // mean time, LB0, J, M
+  double unit, whole, jobs, machines;  // one over: mean time, LB0, J, M
 };
 
 // Blocked jobs ahead of one that wants machine k, and the work left of the one at the end.
@@ -42,23 +42,24 @@ Chain follow(const Row& r, int64_t k, const int64_t* left) {
 }
 
 inline float ratio(double a, double b) { return static_cast<float>(a / b); }
+inline float times(int64_t a, double b) { return static_cast<float>(static_cast<double>(a) * b); }
 
 // Twelve facts about a machine that a job will need.
 void describe_machine(const Row& r, int64_t k, const int64_t* left, const Scale& s, int64_t bound, float* f) {
   const int64_t j = r.occupant[k];
   const bool is_blocked = j >= 0 && r.status[j] == kBlocked, down = r.is_down(k);
-  f[0] = ratio(static_cast<double>(left[k]), s.unit);
+  f[0] = times(left[k], s.unit);
   f[1] = is_blocked;
   f[2] = down;
-  f[3] = down && r.options->repair_known ? ratio(static_cast<double>(r.down_to[k] - r.head->time), s.unit) : 0.0f;
-  f[4] = ratio(static_cast<double>(r.queued[k]), s.jobs);
-  f[5] = ratio(0.1 * static_cast<double>(r.queue_work[k]), s.unit);
-  f[6] = ratio(static_cast<double>(r.load[k]), s.whole);
-  f[7] = ratio(static_cast<double>(bound - r.head->time - left[k] - r.load[k]), s.whole);
+  f[3] = down && r.options->repair_known ? times(r.down_to[k] - r.head->time, s.unit) : 0.0f;
+  f[4] = times(r.queued[k], s.jobs);
+  f[5] = times(r.queue_work[k], 0.1 * s.unit);
+  f[6] = times(r.load[k], s.whole);
+  f[7] = times(bound - r.head->time - left[k] - r.load[k], s.whole);
   f[8] = j < 0 && !down;
   const Chain chain = follow(r, k, left);
-  f[9] = ratio(static_cast<double>(chain.length), s.machines);
-  f[10] = ratio(static_cast<double>(chain.left), s.unit);
+  f[9] = times(chain.length, s.machines);
+  f[10] = times(chain.left, s.unit);
   f[11] = chain.is_cycle;
 }
 
@@ -66,26 +67,26 @@ void describe_job(const Row& r, int64_t j, const int64_t* left, const Scale& s, 
                   bool is_legal, const float* machines, float* f) {
   const int64_t i = r.next[j];
   const int64_t* tail = r.in->tail + j * (r.in->longest + 1);
-  const double now = static_cast<double>(r.head->time), tot = static_cast<double>(tail[0] > 0 ? tail[0] : 1);
+  const double tot = static_cast<double>(tail[0] > 0 ? tail[0] : 1);
   f[0] = is_legal;
   f[1] = r.status[j] == kWait && i == 0;
   f[2] = r.status[j] == kBlocked || (r.status[j] == kWait && i > 0);
   f[3] = r.status[j] == kProc;
-  f[4] = r.status[j] == kProc ? ratio(static_cast<double>(left[r.place[j]]), s.unit) : 0.0f;
-  f[5] = r.status[j] == kProc ? 0.0f : ratio(0.25 * (now - static_cast<double>(r.ready[j])), s.unit);
-  f[6] = ratio(static_cast<double>(bound - path), s.whole);
-  f[7] = ratio(static_cast<double>(tail[i]), s.whole);
+  f[4] = r.status[j] == kProc ? times(left[r.place[j]], s.unit) : 0.0f;
+  f[5] = r.status[j] == kProc ? 0.0f : times(r.head->time - r.ready[j], 0.25 * s.unit);
+  f[6] = times(bound - path, s.whole);
+  f[7] = times(tail[i], s.whole);
   f[8] = ratio(static_cast<double>(r.in->length[j] - i), static_cast<double>(r.in->length[j]));
   f[9] = ratio(static_cast<double>(tail[i]), tot);
   if (i == r.in->length[j]) return;
   const double p = static_cast<double>(r.next_time(j)), rem = static_cast<double>(tail[i] > 0 ? tail[i] : 1);
-  f[10] = ratio(p, s.unit);
+  f[10] = times(r.next_time(j), s.unit);
   f[11] = ratio(p, rem);
   f[12] = ratio(tot - rem + p, tot + p);
   std::memcpy(f + 13, machines + r.next_machine(j) * kFacts, kFacts * sizeof(float));
   if (i + 1 == r.in->length[j]) return;
   f[25] = 1;
-  f[26] = ratio(static_cast<double>(r.in->time[r.op(j, i + 1)]), s.unit);
+  f[26] = times(r.in->time[r.op(j, i + 1)], s.unit);
   std::memcpy(f + 27, machines + r.in->machine[r.op(j, i + 1)] * kFacts, kFacts * sizeof(float));
 }
 
@@ -100,17 +101,17 @@ void describe_shop(const Row& r, const float* machines, const Scale& s, int64_t 
     waiting += r.queued[k];
   }
   g[0] = ratio(static_cast<double>(h.time), static_cast<double>(bound > 0 ? bound : 1));
-  g[1] = ratio(static_cast<double>(h.inside), s.jobs);
-  g[2] = ratio(static_cast<double>(h.inside), s.machines);
-  g[3] = ratio(static_cast<double>(h.finished), s.jobs);
-  g[4] = ratio(static_cast<double>(open), s.machines);
-  g[5] = ratio(static_cast<double>(blocked), s.machines);
-  g[6] = ratio(static_cast<double>(down), s.machines);
+  g[1] = times(h.inside, s.jobs);
+  g[2] = times(h.inside, s.machines);
+  g[3] = times(h.finished, s.jobs);
+  g[4] = times(open, s.machines);
+  g[5] = times(blocked, s.machines);
+  g[6] = times(down, s.machines);
   g[7] = ratio(static_cast<double>(todo), static_cast<double>(r.in->total > 0 ? r.in->total : 1));
-  g[8] = ratio(static_cast<double>(bound - r.in->lb0), s.whole);
-  g[9] = event < kNever ? ratio(static_cast<double>(event - h.time), s.unit) : 0.0f;
-  g[10] = ratio(s.jobs - s.machines, s.jobs + s.machines);
-  g[11] = ratio(static_cast<double>(waiting), s.jobs);
+  g[8] = times(bound - r.in->lb0, s.whole);
+  g[9] = event < kNever ? times(event - h.time, s.unit) : 0.0f;
+  g[10] = ratio(static_cast<double>(r.in->jobs - r.in->machines), static_cast<double>(r.in->jobs + r.in->machines));
+  g[11] = times(waiting, s.jobs);
   if (h.focus >= 0) std::memcpy(g + 12, machines + h.focus * kFacts, kFacts * sizeof(float));
 }
 
@@ -148,8 +149,8 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_jobs(const gnnlab_shop* shop, const int64_t* 
       ends[k] = end_seen(r, k, left[k]);
     }
     const int64_t bound = lower_bound_seen(r, left, path);
-    const Scale s{r.in->mean_time, static_cast<double>(r.in->lb0 > 0 ? r.in->lb0 : 1), static_cast<double>(r.in->jobs),
-                  static_cast<double>(r.in->machines)};
+    const Scale s{1 / r.in->mean_time, 1 / static_cast<double>(r.in->lb0 > 0 ? r.in->lb0 : 1),
+                  1 / static_cast<double>(r.in->jobs), 1 / static_cast<double>(r.in->machines)};
     float machines[kMachines * kFacts];
     for (int64_t k = 0; k < r.in->machines; ++k) describe_machine(r, k, left, s, bound, machines + k * kFacts);
     uint8_t* legal = mask + at * (width + 1);

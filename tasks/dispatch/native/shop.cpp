@@ -166,17 +166,19 @@ int64_t only_action(const Row& r) {
   return found;
 }
 
-// Longest path over jobs, with machine k free at base + until[k] if its occupant is in process.
+// Longest path over jobs, with machine k free at base + until[k]; kNever: free now. The inner loop
+// chooses without branches: which machine is busy cannot be predicted.
 int64_t longest_path(const Row& r, const int64_t* until, int64_t base, int64_t* paths) {
   int64_t bound = r.in->lb0;
   for (int64_t j = 0; j < r.in->jobs; ++j) {
     int64_t at = r.head->time;
     if (r.status[j] == kDone) at = r.end[r.op(j, r.in->length[j] - 1)];
     if (r.status[j] == kProc) at = base + until[r.place[j]];
+    const int32_t* machine = r.in->machine + r.op(j, 0);
+    const int64_t* time = r.in->time + r.op(j, 0);
     for (int64_t i = r.next[j]; i < r.in->length[j]; ++i) {
-      const int64_t k = r.in->machine[r.op(j, i)];
-      if (r.until[k] < kNever && base + until[k] > at) at = base + until[k];
-      at += r.in->time[r.op(j, i)];
+      const int64_t free = until[machine[i]] < kNever ? base + until[machine[i]] : 0;
+      at = (free > at ? free : at) + time[i];
     }
     if (paths) paths[j] = at;
     bound = at > bound ? at : bound;
