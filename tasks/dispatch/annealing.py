@@ -47,6 +47,7 @@ def anneal(
     search = _Search(shop, Dice(seed * GOLDEN + 0x1234567887654321))
     used = search.begin(start)
     now = search.play()
+    search.look()
     # Tried on la16-20 and ta01-10: blocking wants more heat.
     hot = (0.01 if shop.options.mode == "jssp" else 0.03) * search.best
     cold = 0.1 * hot
@@ -57,6 +58,7 @@ def anneal(
         span = search.play()
         if span <= now or (span < _NEVER and search.dice.unit() < math.exp((now - span) / heat)):
             now = span
+            search.look()
             search.keep(span)
         else:
             search.rank, search.reserved = old
@@ -68,7 +70,10 @@ def anneal(
 
 
 class _Search:
-    """A solution, the best one so far, and the episode that the solution last played."""
+    """A solution, the best one so far, and the episode that was played last.
+
+    Moves look at the episode of the solution that was accepted last: `look` reads it.
+    """
 
     def __init__(self, shop: Simulator, dice: Dice) -> None:
         options = replace(shop.options, auto_trivial=False)
@@ -78,7 +83,8 @@ class _Search:
         self.cells = shop.num_jobs * self.longest
         self.waits = options.allow_wait
         self.rank, self.reserved = [0.0] * self.cells, [False] * self.cells
-        self.before = [-1] * self.cells  # operation before on the machine
+        self.before: list[int] = []  # operation before on the machine
+        self.pairs: list[tuple[int, int]] = []
         self.best, self.kept = _NEVER, self.solution()
 
     def solution(self) -> tuple[list[float], list[bool]]:
@@ -131,13 +137,17 @@ class _Search:
                 shop.decline(machines[0])
             else:
                 shop.play(jobs[ranks.index(min(ranks))])
+        return shop.time if shop.done else _NEVER
+
+    def look(self) -> None:
+        """Reads from the episode just played what the next moves choose from."""
         self.before = [-1] * self.cells
-        for started in shop.order:
+        for started in self.shop.order:
             last = -1
             for j, i in started:
                 place = j * self.longest + i
                 self.before[place], last = last, place
-        return shop.time if shop.done else _NEVER
+        self.pairs = self.critical()
 
     def place(self, j: int) -> int:
         """Returns the place of a job's next operation."""
@@ -161,7 +171,7 @@ class _Search:
 
     def change(self) -> None:
         """Makes a small change of the solution."""
-        pairs, dice = self.critical(), self.dice
+        pairs, dice = self.pairs, self.dice
         if pairs and dice.unit() < 0.9:
             first, second = pairs[dice.below(len(pairs))]
             self.rank[second] = self.rank[first] - _SPREAD * dice.unit()

@@ -26,7 +26,9 @@ struct Search {
   double *rank, *best_rank;
   uint8_t *reserved, *best_reserved;
   Pair* pairs;
+  int32_t* before;
   Dice dice;
+  int64_t count = 0;  // of pairs
 
   // Whether an operation that is about to come to machine k is reserved and goes before `rank_now`.
   bool should_wait(int64_t k, double rank_now) const {
@@ -99,8 +101,13 @@ struct Search {
     return found;
   }
 
+  // Reads from the episode just played, whose solution was accepted, what the next moves choose from.
+  void look() {
+    std::memcpy(before, r.before, static_cast<size_t>(cells) * sizeof(int32_t));
+    count = critical();
+  }
+
   void change(double spread) {
-    const int64_t count = critical();
     const bool may_wait = r.options->allow_wait;
     if (count > 0 && dice.unit() < 0.9) {
       const Pair p = pairs[dice.below(count)];
@@ -108,7 +115,7 @@ struct Search {
       if (may_wait) reserved[p.second] = dice.unit() < 0.7;
       return;
     }
-    const int64_t o = dice.below(cells), u = r.before[o];
+    const int64_t o = dice.below(cells), u = before[o];
     if (u < 0) return;
     if (may_wait && dice.next() & 1) {
       reserved[o] = !reserved[o];
@@ -142,18 +149,19 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_search(gnnlab_shop* shop, const int64_t* rows
                                           int64_t evaluations, const uint64_t* seeds, int threads) {
   return each_row(shop, rows, count, threads, [&](Row& r, int64_t i) -> const char* {
     const int64_t cells = r.in->jobs * r.in->longest;
-    double* ranks = static_cast<double*>(std::malloc(static_cast<size_t>(cells) * (3 * sizeof(double) + sizeof(Pair) + 3)));
+    double* ranks = static_cast<double*>(std::malloc(static_cast<size_t>(cells) * (3 * sizeof(double) + sizeof(Pair) + sizeof(int32_t) + 3)));
     if (!ranks) return "out of memory";
     double *rank = ranks, *best_rank = rank + cells, *old_rank = best_rank + cells;
     Pair* pairs = reinterpret_cast<Pair*>(old_rank + cells);
-    uint8_t *reserved = reinterpret_cast<uint8_t*>(pairs + cells), *best_reserved = reserved + cells, *old_reserved = best_reserved + cells;
+    int32_t* before = reinterpret_cast<int32_t*>(pairs + cells);
+    uint8_t *reserved = reinterpret_cast<uint8_t*>(before + cells), *best_reserved = reserved + cells, *old_reserved = best_reserved + cells;
     const size_t all = static_cast<size_t>(cells);
     for (int64_t o = 0; o < cells; ++o) rank[o] = best_rank[o] = 0;
     std::memset(reserved, 0, all);
-    Search s{r, cells, rank, best_rank, reserved, best_reserved, pairs,
+    Search s{r, cells, rank, best_rank, reserved, best_reserved, pairs, before,
              Dice{(seeds ? seeds[i] : 0) * 0x9E3779B97F4A7C15u + 0x1234567887654321u}};
     int64_t best = kNever, used = 0;
-      const auto keep = [&](int64_t value) {
+    const auto keep = [&](int64_t value) {
       if (value >= best) return;
       best = value;
       std::memcpy(best_rank, rank, all * sizeof(double));
@@ -174,6 +182,7 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_search(gnnlab_shop* shop, const int64_t* rows
     std::memcpy(rank, best_rank, all * sizeof(double));
     std::memcpy(reserved, best_reserved, all);
     int64_t now = s.play();
+    s.look();
     // Tried on la16-20 and ta01-10: blocking wants more heat.
     const double hot = (r.is_buffered() ? 0.01 : 0.03) * static_cast<double>(best), cold = 0.1 * hot;
     for (; used < evaluations && best > r.in->lb0; ++used) {
@@ -185,8 +194,9 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_search(gnnlab_shop* shop, const int64_t* rows
       const int64_t value = s.play();
       if (value <= now || (value < kNever && s.dice.unit() < std::exp(static_cast<double>(now - value) / heat))) {
         now = value;
+        s.look();
         keep(value);
-      } else {  // the next move must see the critical path of what is kept
+      } else {
         std::memcpy(rank, old_rank, all * sizeof(double));
         std::memcpy(reserved, old_reserved, all);
       }
