@@ -183,8 +183,8 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_search(gnnlab_shop* shop, const int64_t* rows
     std::memcpy(reserved, best_reserved, all);
     int64_t now = s.play();
     s.look();
-    // Tried on la16-20 and ta01-10: blocking wants more heat.
-    const double hot = (r.is_buffered() ? 0.01 : 0.03) * static_cast<double>(best), cold = 0.1 * hot;
+    // Chosen on random shops of 10x10, 15x15 and 20x5: blocking wants more heat.
+    const double hot = (r.is_buffered() ? 0.01 : 0.1) * static_cast<double>(best), cold = 0.1 * hot;
     for (; used < evaluations && best > r.in->lb0; ++used) {
       const double share = static_cast<double>(used) / static_cast<double>(evaluations);
       const double heat = hot * std::pow(cold / hot, share);
