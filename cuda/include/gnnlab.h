@@ -19,7 +19,7 @@
 
 #include <stdint.h>
 
-#define GNNLAB_ABI_VERSION 5
+#define GNNLAB_ABI_VERSION 6
 
 #define GNNLAB_OK 0
 #define GNNLAB_BAD_ARGUMENT 1

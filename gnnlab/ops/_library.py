@@ -28,7 +28,7 @@ __all__ = ["Backend", "Status", "backend", "status", "use_backend"]
 
 Backend = Literal["cpu", "reference"]
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 
 _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: IndexError, 3: MemoryError}
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64

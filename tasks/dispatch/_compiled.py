@@ -14,6 +14,7 @@ from gnnlab.ops._library import Library
 from gnnlab.tasks.dispatch import _native
 from gnnlab.tasks.dispatch._engine import Seen
 from gnnlab.tasks.dispatch.instance import JobShopInstance
+from gnnlab.tasks.dispatch.lookahead import Plans
 from gnnlab.tasks.dispatch.options import REWARDS, ShopOptions
 from gnnlab.tasks.dispatch.trace import Cuts, RandomTrace, Trace, WindowTrace
 from gnnlab.tasks.dispatch.views import Problems
@@ -97,8 +98,13 @@ class CompiledEngine:
         rollouts: int,
         noise: float,
         seeds: np.ndarray,
+        plans: Plans | None = None,
     ) -> np.ndarray:
         """Returns what legal actions lead to, (B, J + 1, R + 2) int64."""
+        kept = None
+        if plans is not None:
+            cells = plans.before.shape[1]
+            kept = _native.Plans(cells, _at(plans.spans), _at(plans.next), _at(plans.before))
         out = np.empty((len(rows), self._width + 1, len(rules) + 2), np.int64)
         which = np.array(rules, np.int64)
         self.call(
@@ -109,6 +115,7 @@ class CompiledEngine:
             noise,
             rollouts,
             _at(seeds),
+            None if kept is None else ctypes.addressof(kept),
             _at(out),
             self._threads,
         )

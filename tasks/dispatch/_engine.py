@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from gnnlab.tasks.dispatch.lookahead import Plans
+
 __all__ = ["Engine", "Seen"]
 
 Seen = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -39,8 +41,9 @@ class Engine(Protocol):
         rollouts: int,
         noise: float,
         seeds: np.ndarray,
+        plans: Plans | None = None,
     ) -> np.ndarray:
-        """Returns what legal actions lead to, (B, J + 1, R + 2) int64."""
+        """Returns what legal actions lead to, (B, J + 1, R + 2) int64; plans are kept up."""
 
     def view(self, rows: np.ndarray) -> Seen:
         """Returns what a policy over jobs sees."""

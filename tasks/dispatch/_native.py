@@ -13,6 +13,7 @@ __all__ = [
     "MACHINE_FEATURES",
     "OP_FEATURES",
     "Options",
+    "Plans",
     "Row",
     "shop_library",
 ]
@@ -29,7 +30,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "shop_step": [_P, _P, _L, _P, _P, _P, _I],
     "shop_rules": [_P, _P, _L, _P, _P, _L, _P, _I],
     "shop_search": [_P, _P, _L, _P, _L, _P, _I],
-    "shop_values": [_P, _P, _L, _P, _L, ctypes.c_double, _L, _P, _P, _I],
+    "shop_values": [_P, _P, _L, _P, _L, ctypes.c_double, _L, _P, _P, _P, _I],
     "shop_mask": [_P, _P, _L, _P],
     "shop_state": [_P, _P, _L, _P],
     "shop_schedule": [_P, _L, _P],
@@ -76,6 +77,17 @@ class Row(ctypes.Structure):
         ("starts", ctypes.c_void_p),
         ("cut_after", ctypes.c_void_p),
         ("cut_duration", ctypes.c_void_p),
+    ]
+
+
+class Plans(ctypes.Structure):
+    """`gnnlab_shop_plans`."""
+
+    _fields_ = [
+        ("cells", ctypes.c_int64),
+        ("span", ctypes.c_void_p),
+        ("next", ctypes.c_void_p),
+        ("before", ctypes.c_void_p),
     ]
 
 

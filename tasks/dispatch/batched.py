@@ -15,7 +15,7 @@ from gnnlab.tasks.dispatch._engine import Engine
 from gnnlab.tasks.dispatch._native import shop_library
 from gnnlab.tasks.dispatch.graph_view import Disjunctive, GraphView, graph_view
 from gnnlab.tasks.dispatch.instance import JobShopInstance
-from gnnlab.tasks.dispatch.lookahead import Lookahead
+from gnnlab.tasks.dispatch.lookahead import NO_PLAN, Lookahead, Plans
 from gnnlab.tasks.dispatch.options import ShopOptions
 from gnnlab.tasks.dispatch.plain import PlainEngine
 from gnnlab.tasks.dispatch.rules import RULES
@@ -75,6 +75,7 @@ class BatchedShop:
         given = self._traces(traces)
         limits = self._limits(wip_limits)
         library = None if backend() == "reference" else shop_library()
+        self._plans: Plans | None = None
         self._engine: Engine
         if library is None:
             self._engine = PlainEngine(problems, self.options, given, limits)
@@ -85,6 +86,7 @@ class BatchedShop:
 
     def reset(self) -> None:
         """Begins all episodes again."""
+        self._plans = None
         self._engine.reset()
 
     def step(
@@ -105,6 +107,8 @@ class BatchedShop:
         which, actions = self._which(rows), _int64(actions)
         if actions.shape != which.shape:
             raise ValueError(f"expected {len(which)} actions, got shape {actions.shape}.")
+        if self._plans is not None:
+            self._plans.follow(which, actions)
         return self._engine.step(which, actions)
 
     def run_rules(
@@ -165,6 +169,7 @@ class BatchedShop:
         noise: float = 0.1,
         rows: np.ndarray | None = None,
         seeds: np.ndarray | None = None,
+        remember: bool = False,
     ) -> np.ndarray:
         """Judges every legal action by finishing the episode many times.
 
@@ -174,6 +179,8 @@ class BatchedShop:
             noise: how often a rule's choice is replaced by any candidate.
             rows: (B,) int64, which rows; None is all.
             seeds: (B,) uint64; None is 0.
+            remember: whether the best episode seen so far is kept as a plan, and counts among those
+                of its next action for as long as the row follows it; not with shutdowns.
 
         Returns:
             (B, J + 1, R + 2) int64, -1 where not legal: makespans when each rule finishes,
@@ -181,7 +188,10 @@ class BatchedShop:
         """
         _check_rules(rules)
         which = self._which(rows)
-        return self._engine.values(which, rules, rollouts, noise, _seeds(seeds, which))
+        if remember and self._plans is None:
+            self._plans = Plans.none(self.num_rows, _most_operations(self.problems))
+        plans = self._plans if remember else None
+        return self._engine.values(which, rules, rollouts, noise, _seeds(seeds, which), plans)
 
     def view(self, rows: np.ndarray | None = None, lookahead: Lookahead | None = None) -> JobView:
         """Returns what a policy over jobs sees."""
@@ -196,6 +206,7 @@ class BatchedShop:
                 noise=lookahead.noise,
                 rows=which,
                 seeds=(which % self.copies) * _APART,  # episodes of an instance draw other numbers
+                remember=True,
             )
         )
         legal = mask[..., None]
@@ -281,6 +292,8 @@ class BatchedShop:
         own, other = (self.problems[row // self.copies] for row in (to, source))
         if own != other:
             raise ValueError(f"rows {to} and {source} play different instances.")
+        if self._plans is not None:
+            self._plans.spans[to] = NO_PLAN
         self._engine.copy_row(to, source)
 
     def _call(self, name: str, rows: np.ndarray, count: int, *arguments: Any) -> None:
@@ -326,6 +339,12 @@ def _most_jobs(problems: Sequence[JobShopInstance] | Problems) -> int:
     if isinstance(problems, Problems):
         return int(problems.machines.shape[1])
     return max(instance.num_jobs for instance in problems)
+
+
+def _most_operations(problems: Sequence[JobShopInstance] | Problems) -> int:
+    if isinstance(problems, Problems):
+        return int(np.prod(problems.machines.shape[1:]))
+    return max(instance.machines.size for instance in problems)
 
 
 def _mean_times(problems: Sequence[JobShopInstance] | Problems) -> np.ndarray:

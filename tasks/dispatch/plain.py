@@ -15,6 +15,7 @@ from gnnlab.tasks.dispatch.annealing import anneal
 from gnnlab.tasks.dispatch.illegal import IllegalAction
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.job_features import JOB_COLUMNS, SHOP_COLUMNS, job_features
+from gnnlab.tasks.dispatch.lookahead import Plans
 from gnnlab.tasks.dispatch.options import ShopOptions
 from gnnlab.tasks.dispatch.rollouts import Mix, action_values, finish
 from gnnlab.tasks.dispatch.simulator import Simulator
@@ -92,12 +93,18 @@ class PlainEngine:
         rollouts: int,
         noise: float,
         seeds: np.ndarray,
+        plans: Plans | None = None,
     ) -> np.ndarray:
         """Returns what legal actions lead to, (B, J + 1, R + 2) int64."""
         out = np.full((len(rows), self._width + 1, len(rules) + 2), -1, np.int64)
         for n, (row, seed) in enumerate(zip(rows.tolist(), seeds.tolist(), strict=True)):
-            shop = self._shops[row]
-            found = action_values(shop, rules, rollouts=rollouts, noise=noise, seed=seed)
+            shop, trace = self._shops[row], self._setup[row][1]
+            kept = plans if trace is None else None
+            found = action_values(
+                shop, rules, rollouts=rollouts, noise=noise, seed=seed, plans=kept, row=row
+            )
+            if kept is not None and kept.next[row] == shop.num_jobs:
+                kept.next[row] = self._width  # WAIT
             out[n, : shop.num_jobs], out[n, -1] = found[:-1], found[-1]
         return out
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gnnlab.tasks.dispatch.lookahead import NO_PLAN, Plans
 from gnnlab.tasks.dispatch.rules import RULES, KeyRule
 from gnnlab.tasks.dispatch.simulator import Simulator
 
@@ -66,7 +67,14 @@ def finish(shop: Simulator, mix: Mix, seed: int = 0) -> None:
 
 
 def action_values(
-    shop: Simulator, rules: Sequence[int], *, rollouts: int, noise: float, seed: int = 0
+    shop: Simulator,
+    rules: Sequence[int],
+    *,
+    rollouts: int,
+    noise: float,
+    seed: int = 0,
+    plans: Plans | None = None,
+    row: int = 0,
 ) -> np.ndarray:
     """Judges every legal action by finishing the episode many times in the expected future.
 
@@ -78,6 +86,9 @@ def action_values(
         rollouts: episodes per action finished by the rules in turn, with noise.
         noise: how often any candidate is taken instead of the rule's.
         seed: of the noise.
+        plans: if given, the best episode is kept there, and counts among those of its next action
+            for as long as the shop follows it. For shops without shutdowns.
+        row: of the shop in `plans`.
 
     Returns:
         (J + 1, R + 2) int64, -1 for actions that are not legal: the makespan when each rule
@@ -91,30 +102,68 @@ def action_values(
         [[5, 5, 5], [6, 6, 6], [-1, -1, -1]]
     """
     values = np.full((shop.num_jobs + 1, len(rules) + 2), -1, np.int64)
+    if shop.over:
+        return values
+    if plans is not None:
+        _recall(shop, plans, row)
     for action in shop.legal():
         first = shop.expected()
         first.play(action)
-        plain = []
-        for t, rule in enumerate(rules):
-            plain.append(_span(first.clone(), rule, 0.0, Dice((seed + t + 1) * GOLDEN)))
-        noisy = []
-        for t in range(len(rules), len(rules) + rollouts):
-            rule = rules[(t - len(rules)) % len(rules)]
-            noisy.append(_span(first.clone(), rule, noise, Dice((seed + t + 1) * GOLDEN)))
-        counted = noisy or plain
+        spans = []
+        for t in range(len(rules) + rollouts):
+            is_plain = t < len(rules)
+            rule = rules[t if is_plain else (t - len(rules)) % len(rules)]
+            trial = first.clone()
+            _finish(trial, rule, 0.0 if is_plain else noise, Dice((seed + t + 1) * GOLDEN))
+            if plans is not None and trial.done and trial.time < plans.spans[row]:
+                _keep(trial, action, plans, row)
+            spans.append(trial.time if trial.done else 4 * sum(shop.total))
+        counted = spans[len(rules) :] or spans
         mean = int(sum(counted) / len(counted) + 0.5)
-        values[action] = [*plain, mean, min(counted)]
+        values[action] = [*spans[: len(rules)], mean, min(counted)]
+    if plans is not None and plans.spans[row] < NO_PLAN:
+        following = plans.next[row]
+        values[following, -1] = min(values[following, -1], plans.spans[row])
     return values
 
 
-def _span(shop: Simulator, rule: int, noise: float, dice: Dice) -> int:
+def _recall(shop: Simulator, plans: Plans, row: int) -> None:
+    """Finds the job that the plan puts on the first open machine now."""
+    if plans.spans[row] == NO_PLAN:
+        return
+    k = shop.open_machines()[0]
+    last = -1
+    if shop.order[k]:
+        j, i = shop.order[k][-1]
+        last = _place(shop, j, i)
+    for j in shop.candidates(k):
+        if plans.before[row, _place(shop, j, shop.next_op[j])] == last:
+            plans.next[row] = j
+            return
+    plans.spans[row] = NO_PLAN
+
+
+def _keep(done: Simulator, action: int, plans: Plans, row: int) -> None:
+    """Makes a finished episode that began with an action the plan."""
+    plans.spans[row], plans.next[row] = done.time, action
+    for started in done.order:
+        last = -1
+        for j, i in started:
+            plans.before[row, _place(done, j, i)] = last
+            last = _place(done, j, i)
+
+
+def _place(shop: Simulator, j: int, i: int) -> int:
+    return j * int(shop.instance.times.shape[1]) + i
+
+
+def _finish(shop: Simulator, rule: int, noise: float, dice: Dice) -> None:
     while not shop.over:
         if noise > 0 and dice.unit() < noise:
             jobs = _candidates(shop)
             shop.play(jobs[dice.below(len(jobs))])
         else:
             shop.play(_choose(shop, [(rule, 1.0)], lambda: _stream(dice.state).random()))
-    return shop.time if shop.done else 4 * sum(shop.total)
 
 
 def _choose(shop: Simulator, mix: Mix, draw: Callable[[], float]) -> int:

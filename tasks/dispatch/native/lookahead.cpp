@@ -4,7 +4,9 @@
 //   rules; then several times by these rules in turn, which now and then (with probability `noise`)
 //   take any candidate instead. The future is the expected one: shutdowns of now end as known, no
 //   others follow. An action's values are the makespans of the rules, and mean and least of the noisy
-//   ones. All actions of a decision meet the same random numbers. rollouts.py gives the same values.
+//   ones. All actions of a decision meet the same random numbers. The best episode is kept as a plan
+//   (after nested rollout search with memory, Cazenave 2009): what has been seen once is not lost
+//   because later episodes have worse luck. rollouts.py gives the same values.
 // Cost: actions x rollouts episodes per decision; two copies of the state per row, nothing else.
 #include <cstdlib>
 
@@ -42,6 +44,37 @@ int64_t finish(Row& r, int64_t rule, double noise, Dice dice) {
   return span < 0 ? 4 * r.in->total : span;
 }
 
+// The best episode seen of a row; span is null where none is kept.
+struct Plan {
+  int64_t *span, *next;
+  int32_t* before;
+
+  // Finds the job that the plan puts on the first open machine now: its operation comes next there.
+  void recall(const Row& r) const {
+    if (!span || *span >= kNever) return;
+    const int64_t k = r.head->focus;
+    const bool is_found = each_job(r.queue + k * r.words, r.words, [&](int64_t j) {
+      *next = j;
+      return may_move(r, j) && before[r.op(j, r.next[j])] == r.last[k];
+    });
+    if (!is_found) *span = kNever;
+  }
+
+  // Takes over an episode that began with an action and ended, if it is better.
+  void meet(const Row& trial, int64_t action) const {
+    const int64_t found = span ? makespan(trial) : -1;
+    if (found < 0 || found >= *span) return;
+    *span = found;
+    *next = action;
+    std::memcpy(before, trial.before, static_cast<size_t>(trial.in->jobs * trial.in->longest) * sizeof(int32_t));
+  }
+};
+
+Plan plan_of(const gnnlab_shop_plans* plans, const Row& r, int64_t row) {
+  if (!plans || r.how->trace || r.how->cut_after) return {nullptr, nullptr, nullptr};
+  return {plans->span + row, plans->next + row, plans->before + row * plans->cells};
+}
+
 }  // namespace
 }  // namespace gnnlab::dispatch
 
@@ -49,7 +82,7 @@ using namespace gnnlab::dispatch;
 
 GNNLAB_SHOP_EXPORT int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t* rows, int64_t count,
                                           const int64_t* rules, int64_t num_rules, double noise, int64_t rollouts,
-                                          const uint64_t* seeds, int64_t* values, int threads) {
+                                          const uint64_t* seeds, const gnnlab_shop_plans* plans, int64_t* values, int threads) {
   for (int64_t s = 0; s < num_rules; ++s)
     if (!is_rule(rules[s])) return gnnlab::fail(GNNLAB_BAD_ARGUMENT, "there is no such priority rule");
   const int64_t width = shop->most_jobs + 1;
@@ -59,6 +92,8 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t
     if (!memory) return "out of memory";
     uint8_t* legal = reinterpret_cast<uint8_t*>(memory + 2 * bytes);
     write_mask(r, legal, width);
+    const Plan plan = plan_of(plans, r, rows ? rows[i] : i);
+    if (!r.head->flags) plan.recall(r);
     gnnlab_shop_row calm = *r.how;  // no more shutdowns, but repairs of those that have begun
     calm.trace = calm.trace ? 1 : 0;
     calm.prob = 0;
@@ -86,6 +121,7 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t
         const bool is_plain = t < num_rules;
         const int64_t rule = rules[(is_plain ? t : t - num_rules) % num_rules];
         const int64_t span = finish(trial, rule, is_plain ? 0 : noise, dice);
+        plan.meet(trial, a);
         if (is_plain) value[t] = span;
         if (is_plain && rollouts) continue;
         sum += static_cast<double>(span);
@@ -93,6 +129,10 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t
       }
       value[num_rules] = static_cast<int64_t>(sum / static_cast<double>(rollouts ? rollouts : num_rules) + 0.5);
       value[num_rules + 1] = least;
+    }
+    if (!r.head->flags && plan.span && *plan.span < kNever) {
+      int64_t& least = values[(i * width + *plan.next) * (num_rules + 2) + num_rules + 1];
+      least = *plan.span < least ? *plan.span : least;
     }
     std::free(memory);
     return nullptr;

@@ -91,13 +91,23 @@ int gnnlab_shop_rules(gnnlab_shop* shop, const int64_t* rows, int64_t count, con
 int gnnlab_shop_search(gnnlab_shop* shop, const int64_t* rows, int64_t count, const int64_t* start,
                        int64_t evaluations, const uint64_t* seeds, int threads);
 
+/* The best episode that lookahead has seen of each row: a plan. Kept by the caller, who makes span
+ * 2^60 when a row does something else than `next`. */
+typedef struct gnnlab_shop_plans {
+  int64_t cells;   /* columns of before, at least J * L of every instance */
+  int64_t* span;   /* (rows,) makespan, 2^60 without a plan */
+  int64_t* next;   /* (rows,) the action that the plan takes now */
+  int32_t* before; /* (rows, cells) per operation the one before it on its machine, -1: the first */
+} gnnlab_shop_plans;
+
 /* What each legal action is worth: values (count, J + 1, num_rules + 2), -1 where not legal: makespans
  * when each rule finishes the episode, then mean and least makespan of `rollouts` episodes finished by
  * the rules in turn, which take any candidate with probability noise (0 rollouts: of the plain ones).
- * No shutdowns but those of now. */
+ * No shutdowns but those of now. With plans (NULL: none) of rows without shutdowns, the best episode is
+ * kept, and counts among the least of its next action for as long as the row follows it. */
 int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t* rows, int64_t count, const int64_t* rules,
                        int64_t num_rules, double noise, int64_t rollouts, const uint64_t* seeds,
-                       int64_t* values, int threads);
+                       const gnnlab_shop_plans* plans, int64_t* values, int threads);
 
 /* mask (count, J + 1): legal actions, the last is WAIT; J the largest of the shop. */
 int gnnlab_shop_mask(const gnnlab_shop* shop, const int64_t* rows, int64_t count, uint8_t* mask);

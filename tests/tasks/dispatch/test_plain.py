@@ -90,11 +90,18 @@ def compare(seed: int) -> None:
         if len(live) == 0:
             break
         rules = rng.integers(len(RULES), size=rng.integers(1, 4)).tolist()
-        how = {"rollouts": int(rng.integers(4)), "noise": float(rng.choice([0.0, 0.3, 1.0]))}
+        how = {
+            "rollouts": int(rng.integers(4)),
+            "noise": float(rng.choice([0.0, 0.3, 1.0])),
+            "remember": bool(rng.random() < 0.7),
+        }
         seeds = rng.integers(2**63, size=len(live)).astype(np.uint64)
         one, other = (s.values(rules, rows=live, seeds=seeds, **how) for s in (fast, plain))
         assert np.array_equal(one, other)
         actions = np.array([rng.choice(np.flatnonzero(masks[row])) for row in live])
+        if rng.random() < 0.7:  # what the plans would do
+            likely = np.where(one[..., -1] < 0, 2**61, one[..., -1]).argmin(1)
+            actions = np.where(masks[live, likely], likely, actions)
         one, other = (s.step(actions, live) for s in (fast, plain))
         assert np.array_equal(one[0], other[0])
         assert np.array_equal(one[1], other[1])
