@@ -13,8 +13,8 @@ from gnnlab.errors import ConfigError
 from gnnlab.ops._library import Library
 from gnnlab.tasks.dispatch import _native
 from gnnlab.tasks.dispatch._engine import Seen
+from gnnlab.tasks.dispatch._plans import Plans
 from gnnlab.tasks.dispatch.instance import JobShopInstance
-from gnnlab.tasks.dispatch.lookahead import Plans
 from gnnlab.tasks.dispatch.options import REWARDS, ShopOptions
 from gnnlab.tasks.dispatch.trace import Cuts, RandomTrace, Trace, WindowTrace
 from gnnlab.tasks.dispatch.views import Problems

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gnnlab.tasks.dispatch.lookahead import Plans
+from gnnlab.tasks.dispatch._plans import Plans
 
 __all__ = ["Engine", "Seen"]
 

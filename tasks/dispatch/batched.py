@@ -13,9 +13,10 @@ from gnnlab.ops import backend
 from gnnlab.tasks.dispatch._compiled import CompiledEngine
 from gnnlab.tasks.dispatch._engine import Engine
 from gnnlab.tasks.dispatch._native import shop_library
+from gnnlab.tasks.dispatch._plans import NO_PLAN, Plans
 from gnnlab.tasks.dispatch.graph_view import Disjunctive, GraphView, graph_view
 from gnnlab.tasks.dispatch.instance import JobShopInstance
-from gnnlab.tasks.dispatch.lookahead import NO_PLAN, Lookahead, Plans
+from gnnlab.tasks.dispatch.lookahead import Lookahead
 from gnnlab.tasks.dispatch.options import ShopOptions
 from gnnlab.tasks.dispatch.plain import PlainEngine
 from gnnlab.tasks.dispatch.rules import RULES

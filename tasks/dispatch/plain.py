@@ -11,11 +11,11 @@ from dataclasses import replace
 import numpy as np
 
 from gnnlab.tasks.dispatch._engine import Seen
+from gnnlab.tasks.dispatch._plans import Plans
 from gnnlab.tasks.dispatch.annealing import anneal
 from gnnlab.tasks.dispatch.illegal import IllegalAction
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.job_features import JOB_COLUMNS, SHOP_COLUMNS, job_features
-from gnnlab.tasks.dispatch.lookahead import Plans
 from gnnlab.tasks.dispatch.options import ShopOptions
 from gnnlab.tasks.dispatch.rollouts import Mix, action_values, finish
 from gnnlab.tasks.dispatch.simulator import Simulator

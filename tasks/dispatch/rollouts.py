@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gnnlab.tasks.dispatch.lookahead import NO_PLAN, Plans
+from gnnlab.tasks.dispatch._plans import NO_PLAN, Plans
 from gnnlab.tasks.dispatch.rules import RULES, KeyRule
 from gnnlab.tasks.dispatch.simulator import Simulator
 

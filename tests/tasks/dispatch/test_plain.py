@@ -275,6 +275,48 @@ def test_lookahead_waits_for_the_repair_of_a_machine_that_is_down(name: str) -> 
     assert values[0].tolist() == [[-1] * 3, [7] * 3, [-1] * 3]
 
 
+@both
+@pytest.mark.parametrize("mode", ["jssp", "bws", "bns"])
+def test_who_follows_a_plan_ends_as_well_as_the_best_episode_seen(name: str, mode: str) -> None:
+    rng = np.random.default_rng(8)
+    rules, gains = [RULES.index("SPT"), RULES.index("MWKR")], 0
+    for _ in range(15):
+        instance = random_instance(rng)
+        shop = shop_of(name, [instance], ShopOptions(mode=mode, focus=True))
+        most, best = 4 * instance.total_time, 4 * instance.total_time
+        while shop.masks().any():
+            seeds = rng.integers(99, size=1)
+            once = shop.values(rules, rollouts=3, noise=0.5, seeds=seeds)
+            values = shop.values(rules, rollouts=3, noise=0.5, seeds=seeds, remember=True)
+            assert np.array_equal(values[..., :-1], once[..., :-1])
+            best = min(best, once[once >= 0].min())
+            assert best == most or values[values >= 0].min() == best
+            gains += (values < once).sum()
+            plan = shop._plans.next.copy() if best < most else shop.masks().argmax(1)
+            shop.step(plan)
+        assert best == most or shop.makespans()[0] == best
+    assert gains > 0
+
+
+@both
+def test_a_plan_is_forgotten_when_something_else_is_done(name: str) -> None:
+    rng, others = np.random.default_rng(4), 0
+    for _ in range(40):
+        shop = shop_of(name, [random_instance(rng)], ShopOptions(focus=True), copies=2)
+        how = {"rollouts": 3, "noise": 0.5, "remember": True}
+        first = shop.values([0], rows=np.array([0]), **how)
+        legal = shop.masks()[0] & (first[0, :, -1] != first[first >= 0].min())
+        if not legal.any():
+            continue
+        others += 1
+        shop.step(legal.argmax().repeat(2))
+        one, other = shop.values([0], **how)
+        assert np.array_equal(one, other)
+        shop.reset()
+        assert np.array_equal(shop.values([0], rows=np.array([1]), **how), first)
+    assert others > 5
+
+
 def with_another_future(trace: Trace, shop: Simulator, rng: np.random.Generator) -> Trace:
     """Returns the same trace up to now, and other shutdowns later."""
     now = shop.time
