@@ -119,12 +119,11 @@ def _spans(
     instance: JobShopInstance, trace: Trace | None, options: ShopOptions, rules: Sequence[str]
 ) -> list[float]:
     """Returns the makespan by each rule, infinite for a deadlock."""
+    from gnnlab.tasks.dispatch._rule_spans import rule_spans
     from gnnlab.tasks.dispatch.batched import BatchedShop
 
-    shop = BatchedShop([instance], options, copies=len(rules), traces=[trace] * len(rules))
-    for row, name in enumerate(rules):
-        shop.run_rules([(RULES.index(name), 1.0)], rows=np.array([row]))
-    return [math.inf if span < 0 else float(span) for span in shop.makespans().tolist()]
+    shop = BatchedShop([instance], options, traces=[trace])
+    return [float(rule_spans(shop, name)[0]) for name in rules]
 
 
 def _by_solver(

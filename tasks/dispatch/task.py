@@ -16,6 +16,7 @@ from gnnlab.errors import ConfigError, DataError
 from gnnlab.task import Data, Prediction, Shard, Split, Task
 from gnnlab.tasks.dispatch import data as reading, datasets, rollout
 from gnnlab.tasks.dispatch._improving import improved
+from gnnlab.tasks.dispatch._rule_spans import rule_spans
 from gnnlab.tasks.dispatch.batched import BatchedShop
 from gnnlab.tasks.dispatch.bounds import machine_job_bound
 from gnnlab.tasks.dispatch.config import DispatchConfig
@@ -304,13 +305,13 @@ class Dispatch(Task):
             shop = L2DShop(instances, copies=samples)
             rollout.play(policy, shop, generator=generator)
             return shop, shop.makespans().reshape(len(instances), samples).astype(np.float64)
-        mix, limit = ([], None) if policy is not None else _as_mix(self.config.model)
+        rule, limit = ("", None) if policy is not None else _as_rule(self.config.model)
         options = self.config.shop_options(wip_limit=limit or self.config.wip_limit)
         if isinstance(policy, IsbPolicy):
             options = self.config.graph_options()
         shop = BatchedShop(instances, options, copies=samples, traces=repeated)
         if policy is None:
-            shop.run_rules(mix, seeds=np.arange(shop.num_rows) + seed * shop.num_rows)
+            rule_spans(shop, rule, np.arange(shop.num_rows) + seed * shop.num_rows)
         elif isinstance(policy, IsbPolicy):
             rollout.play(policy, shop, generator=generator)
         else:
@@ -334,16 +335,14 @@ class Dispatch(Task):
         out = np.empty(len(shops))
         options = self.config.shop_options()
         for rows in _alike(shops.instances, _ROWS):
-            mix, limit = _as_mix(rule)
+            name, limit = _as_rule(rule)
             some = BatchedShop(
                 [shops.instances[i] for i in rows],
                 options,
                 traces=[shops.traces[i] for i in rows],
                 wip_limits=None if limit is None else [limit] * len(rows),
             )
-            some.run_rules(mix)
-            spans = some.makespans()
-            out[rows] = np.where(spans < 0, np.inf, spans)
+            out[rows] = rule_spans(some, name)
         return out
 
 
@@ -357,12 +356,12 @@ def _alike(instances: Sequence[JobShopInstance], most: int) -> Iterator[list[int
             yield rows[begin : begin + most]
 
 
-def _as_mix(rule: str) -> tuple[list[tuple[int, float]], int | None]:
-    """Returns what `BatchedShop.run_rules` takes, and the limit of jobs inside."""
+def _as_rule(rule: str) -> tuple[str, int | None]:
+    """Returns the name in `RULES`, and the limit of jobs inside."""
     chosen = parse_rule(rule)
     if chosen.name not in RULES:
         raise ConfigError(f"{rule} cannot be played in batches; use a rule by itself.")
-    return [(RULES.index(chosen.name), 1.0)], chosen.wip_limit
+    return chosen.name, chosen.wip_limit
 
 
 def _place(name: str) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gnnlab.errors import GnnlabError
 from gnnlab.experiment import environment
 from gnnlab.tasks.dispatch import datasets
+from gnnlab.tasks.dispatch._rule_spans import rule_spans
 from gnnlab.tasks.dispatch.batched import BatchedShop
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.options import ShopOptions
@@ -83,11 +83,6 @@ def rule_makespans(
         found[rule] = np.zeros((len(instances), copies))
         for seed in range(seeds):
             keys = (np.arange(shop.num_rows) % copies * seeds + seed).astype(np.uint64)
-            shop.reset()
-            shop.run_rules([(RULES.index(rule), 1.0)], seeds=keys)
-            states = shop.states()
-            if np.any(states[:, 2] & 4):
-                raise GnnlabError(f"{rule}: an episode was cut off; this is a bug.")
-            makespans = np.where(states[:, 1] < 0, np.inf, states[:, 1])
-            found[rule] += makespans.reshape(len(instances), copies) / seeds
+            spans = rule_spans(shop, rule, keys)
+            found[rule] += spans.reshape(len(instances), copies) / seeds
     return found
