@@ -99,6 +99,7 @@ class CompiledEngine:
         noise: float,
         seeds: np.ndarray,
         plans: Plans | None = None,
+        guide: np.ndarray | None = None,
     ) -> np.ndarray:
         """Returns what legal actions lead to, (B, J + 1, R + 2) int64."""
         kept = None
@@ -116,9 +117,16 @@ class CompiledEngine:
             rollouts,
             _at(seeds),
             None if kept is None else ctypes.addressof(kept),
+            _at(guide),
             _at(out),
             self._threads,
         )
+        return out
+
+    def guide_facts(self, rows: np.ndarray) -> np.ndarray:
+        """Returns what the guide looks at, (B, J, F) float64."""
+        out = np.empty((len(rows), self._width, _native.GUIDE_FACTS))
+        self.call("guide", rows, _at(out), self._threads)
         return out
 
     def view(self, rows: np.ndarray) -> Seen:
@@ -140,10 +148,10 @@ class CompiledEngine:
         self.call("mask", rows, _at(mask))
         return mask
 
-    def states(self) -> np.ndarray:
-        """Returns time, makespan, flags, steps, swaps and bound of all rows."""
-        out = np.empty((self._num_rows, 6), np.int64)
-        self.call("state", np.arange(self._num_rows), _at(out))
+    def states(self, rows: np.ndarray) -> np.ndarray:
+        """Returns time, makespan, flags, steps, swaps and bound."""
+        out = np.empty((len(rows), 6), np.int64)
+        self.call("state", rows, _at(out))
         return out
 
     def times(self, row: int) -> np.ndarray:

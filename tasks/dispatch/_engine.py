@@ -42,17 +42,21 @@ class Engine(Protocol):
         noise: float,
         seeds: np.ndarray,
         plans: Plans | None = None,
+        guide: np.ndarray | None = None,
     ) -> np.ndarray:
         """Returns what legal actions lead to, (B, J + 1, R + 2) int64; plans are kept up."""
 
     def view(self, rows: np.ndarray) -> Seen:
         """Returns what a policy over jobs sees."""
 
+    def guide_facts(self, rows: np.ndarray) -> np.ndarray:
+        """Returns what the guide looks at, (B, J, F) float64; 0 for other jobs than candidates."""
+
     def masks(self, rows: np.ndarray) -> np.ndarray:
         """Returns legal actions, (B, J + 1) bool."""
 
-    def states(self) -> np.ndarray:
-        """Returns time, makespan, flags, steps, swaps and bound of all rows."""
+    def states(self, rows: np.ndarray) -> np.ndarray:
+        """Returns time, makespan, flags, steps, swaps and bound, (B, 6) int64."""
 
     def times(self, row: int) -> np.ndarray:
         """Returns start, end and departure of a row's operations, (J, L, 3) int64."""

@@ -9,6 +9,7 @@ from gnnlab.ops._library import Library, library
 
 __all__ = [
     "GLOBAL_FEATURES",
+    "GUIDE_FACTS",
     "JOB_FEATURES",
     "MACHINE_FEATURES",
     "OP_FEATURES",
@@ -22,6 +23,7 @@ JOB_FEATURES = 39
 GLOBAL_FEATURES = 24
 OP_FEATURES = 16
 MACHINE_FEATURES = 8
+GUIDE_FACTS = 20
 
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _SIGNATURES: dict[str, list[Any]] = {
@@ -30,7 +32,8 @@ _SIGNATURES: dict[str, list[Any]] = {
     "shop_step": [_P, _P, _L, _P, _P, _P, _I],
     "shop_rules": [_P, _P, _L, _P, _P, _L, _P, _I],
     "shop_search": [_P, _P, _L, _P, _L, _P, _I],
-    "shop_values": [_P, _P, _L, _P, _L, ctypes.c_double, _L, _P, _P, _P, _I],
+    "shop_values": [_P, _P, _L, _P, _L, ctypes.c_double, _L, _P, _P, _P, _P, _I],
+    "shop_guide": [_P, _P, _L, _P, _I],
     "shop_mask": [_P, _P, _L, _P],
     "shop_state": [_P, _P, _L, _P],
     "shop_schedule": [_P, _L, _P],

@@ -15,6 +15,7 @@ from gnnlab.tasks.dispatch._engine import Engine
 from gnnlab.tasks.dispatch._native import shop_library
 from gnnlab.tasks.dispatch._plans import NO_PLAN, Plans
 from gnnlab.tasks.dispatch.graph_view import Disjunctive, GraphView, graph_view
+from gnnlab.tasks.dispatch.guide import GUIDE_FACTS
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.lookahead import Lookahead
 from gnnlab.tasks.dispatch.options import ShopOptions
@@ -171,6 +172,7 @@ class BatchedShop:
         rows: np.ndarray | None = None,
         seeds: np.ndarray | None = None,
         remember: bool = False,
+        guide: Sequence[float] | None = None,
     ) -> np.ndarray:
         """Judges every legal action by finishing the episode many times.
 
@@ -182,6 +184,7 @@ class BatchedShop:
             seeds: (B,) uint64; None is 0.
             remember: whether the best episode seen so far is kept as a plan, and counts among those
                 of its next action for as long as the row follows it; not with shutdowns.
+            guide: (F,) weights of a guide that plays the noisy episodes instead of the rules.
 
         Returns:
             (B, J + 1, R + 2) int64, -1 where not legal: makespans when each rule finishes,
@@ -192,7 +195,11 @@ class BatchedShop:
         if remember and self._plans is None:
             self._plans = Plans.none(self.num_rows, _most_operations(self.problems))
         plans = self._plans if remember else None
-        return self._engine.values(which, rules, rollouts, noise, _seeds(seeds, which), plans)
+        weights = None if guide is None else np.array(guide, np.float64)
+        if weights is not None and weights.shape != (len(GUIDE_FACTS),):
+            raise ValueError(f"a guide has {len(GUIDE_FACTS)} weights, got shape {weights.shape}.")
+        keys = _seeds(seeds, which)
+        return self._engine.values(which, rules, rollouts, noise, keys, plans, weights)
 
     def view(self, rows: np.ndarray | None = None, lookahead: Lookahead | None = None) -> JobView:
         """Returns what a policy over jobs sees."""
@@ -208,6 +215,7 @@ class BatchedShop:
                 rows=which,
                 seeds=(which % self.copies) * _APART,  # episodes of an instance draw other numbers
                 remember=True,
+                guide=lookahead.guide,
             )
         )
         legal = mask[..., None]
@@ -253,13 +261,17 @@ class BatchedShop:
             repair_known=repair_known,
         )
 
+    def guide_facts(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Returns (B, J, F) float64: `GUIDE_FACTS` of the candidates of the first open machine."""
+        return self._engine.guide_facts(self._which(rows))
+
     def masks(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Returns (B, J + 1) bool: legal actions, the last is WAIT."""
         return self._engine.masks(self._which(rows))
 
-    def states(self) -> np.ndarray:
-        """Returns (rows, 6) int64: time, makespan (-1: none yet), flags, steps, swaps, bound."""
-        return self._engine.states()
+    def states(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Returns (B, 6) int64: time, makespan (-1: none yet), flags, steps, swaps, bound."""
+        return self._engine.states(self._which(rows))
 
     def makespans(self) -> np.ndarray:
         """Returns (rows,) int64: makespans of finished episodes, -1 for others and deadlocks."""

@@ -69,6 +69,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "samples": 8,
         "label_search": 2000,
         "rollouts": 32,
+        "guide": True,
         "eval_rollouts": 512,
         "decay_steps": 150,
         "epochs": 10,
@@ -127,6 +128,8 @@ class DispatchConfig:
     """Whether the model is told how the episode ends if priority rules finish it."""
     rollouts: int = 8
     """Noisy episodes per action in lookahead, beside one for each of four rules."""
+    guide: bool = False
+    """Whether a learned rule plays the noisy episodes; it is fitted before training begins."""
     learn: Literal["self-labeling", "policy-gradient", "ppo"] = "self-labeling"
     """Imitate the best of several episodes, compare them, or learn with a critic (isb, l2d)."""
     init: str | None = None

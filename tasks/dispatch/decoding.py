@@ -12,7 +12,7 @@ from torch import Tensor
 from gnnlab.tasks.dispatch.batched import BatchedShop, JobView
 from gnnlab.tasks.dispatch.lookahead import Lookahead
 
-__all__ = ["Decisions", "Policy", "play", "replay"]
+__all__ = ["Decisions", "Policy", "play", "replay", "scheduled"]
 
 Policy = Callable[[JobView, Tensor], Tensor]
 """(view, instance (B,)) -> logits (B, J + 1)."""
@@ -98,6 +98,29 @@ def play(
         shop.step(action.numpy(), rows)
 
 
+def scheduled(
+    shop: BatchedShop, view: JobView, rows: np.ndarray, starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what given schedules do now, (B,) int64, and whether they can be followed, (B,) bool.
+
+    Where a schedule starts nothing now and waiting is not allowed, it is the first legal action.
+
+    Args:
+        shop: the episodes.
+        view: what is seen of them.
+        rows: (B,) which rows.
+        starts: (rows, J * L) int64, start time of each operation.
+    """
+    mask, wait = view.mask.numpy(), shop.num_jobs
+    now = shop.states(rows)[:, 0]
+    begins = np.take_along_axis(starts[rows], view.op.clamp(min=0).numpy(), 1)
+    begin_now = mask[:, :wait] & (begins == now[:, None])
+    action = np.where(begin_now.any(1), begin_now.argmax(1), wait)
+    lost = (action == wait) & ~mask[:, wait]
+    action[lost] = mask[lost, :wait].argmax(1)
+    return action, ~lost
+
+
 def replay(shop: BatchedShop, starts: np.ndarray, lookahead: Lookahead | None = None) -> Decisions:
     """Takes the decisions of given schedules, and writes down what a policy would have seen.
 
@@ -109,7 +132,7 @@ def replay(shop: BatchedShop, starts: np.ndarray, lookahead: Lookahead | None = 
         starts: (rows, J * L) int64, start time of each operation.
         lookahead: as for `play`.
     """
-    rows, seen, wait = np.arange(shop.num_rows), Decisions(), shop.num_jobs
+    rows, seen = np.arange(shop.num_rows), Decisions()
     while True:
         view = shop.view(rows, lookahead)
         live = view.mask.any(1)
@@ -117,13 +140,7 @@ def replay(shop: BatchedShop, starts: np.ndarray, lookahead: Lookahead | None = 
             rows, view = rows[live.numpy()], view.at(live)
             if len(rows) == 0:
                 return seen
-        mask = view.mask.numpy()
-        now = shop.states()[rows, 0]
-        begins = np.take_along_axis(starts[rows], view.op.clamp(min=0).numpy(), 1)
-        begin_now = mask[:, :wait] & (begins == now[:, None])
-        action = np.where(begin_now.any(1), begin_now.argmax(1), wait)
-        lost = (action == wait) & ~mask[:, wait]
-        action[lost] = mask[lost, :wait].argmax(1)
+        action, _ = scheduled(shop, view, rows, starts)
         chosen = torch.from_numpy(action)
         seen.add(rows, view, chosen, torch.zeros(len(rows)))
         shop.step(action, rows)

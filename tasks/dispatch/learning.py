@@ -17,6 +17,7 @@ from gnnlab.tasks.dispatch.config import DispatchConfig, parse_numbers, parse_si
 from gnnlab.tasks.dispatch.data import random_problems, shutdowns
 from gnnlab.tasks.dispatch.decoding import Decisions, play, replay
 from gnnlab.tasks.dispatch.l2d_shop import L2DShop
+from gnnlab.tasks.dispatch.lookahead import Lookahead
 from gnnlab.tasks.dispatch.model import JobPolicy
 from gnnlab.tasks.dispatch.ppo import PPO, PPOConfig
 from gnnlab.tasks.dispatch.trace import RandomTrace
@@ -84,7 +85,8 @@ class Learner(ABC):
             traces=None if traces is None else [t for t in traces for _ in range(samples)],
         )
         act = policy.reading(problems)
-        spans = play(act, shop, lookahead=self.config.ahead(), generator=generator, keep=seen)
+        ahead = policy.informed(self.config.ahead())
+        spans = play(act, shop, lookahead=ahead, generator=generator, keep=seen)
         spans = spans.reshape(len(problems), samples)
         serial = np.where(problems.machines < 0, 0, problems.times).sum((1, 2))[:, None]
         return shop, np.where(spans < 0, 4 * serial, spans), seen
@@ -109,7 +111,8 @@ class SelfLabeling(Learner):
                 continue  # nothing to decide in any of these shops
             best = spans.argmin(1) + np.arange(len(spans)) * self.config.samples
             if self.config.label_search:
-                view, which, action = self._improved(shop, problems, traces, best, seed)
+                ahead = policy.informed(self.config.ahead())
+                view, which, action = self._improved(shop, problems, traces, best, seed, ahead)
             else:
                 view, rows, action, _ = seen.of(best)
                 which = rows // self.config.samples
@@ -134,6 +137,7 @@ class SelfLabeling(Learner):
         traces: list[RandomTrace | None] | None,
         best: np.ndarray,
         seed: int,
+        ahead: Lookahead | None,
     ) -> tuple[JobView, Tensor, Tensor]:
         """Improves the best episodes by local search; returns the decisions of the results."""
         begun = np.stack([shop.starts(int(row)) for row in best])
@@ -142,7 +146,7 @@ class SelfLabeling(Learner):
         better.search(self.config.label_search, start=begun, seeds=seeds)
         starts = np.stack([better.starts(row).ravel() for row in range(len(best))])
         again = BatchedShop(problems, self.config.shop_options(), traces=traces)
-        view, which, action, _ = replay(again, starts, self.config.ahead()).of(np.arange(len(best)))
+        view, which, action, _ = replay(again, starts, ahead).of(np.arange(len(best)))
         return view, which, action
 
 

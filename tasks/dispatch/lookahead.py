@@ -17,11 +17,13 @@ class Lookahead:
         rules: names of the rules.
         rollouts: episodes per action finished by these rules with noise.
         noise: how often any candidate is taken instead of the rule's.
+        guide: (F,) weights of a guide that plays these episodes instead, without other noise.
     """
 
     rules: tuple[str, ...] = ("SPT/TWKR", "FDD/MWKR", "SPT/TWK", "MWKR")
     rollouts: int = 8
     noise: float = 0.3
+    guide: tuple[float, ...] | None = None
 
     @property
     def width(self) -> int:

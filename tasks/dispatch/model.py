@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from torch.nn import functional
 from gnnlab import ops
 from gnnlab.tasks.dispatch._native import GLOBAL_FEATURES, JOB_FEATURES
 from gnnlab.tasks.dispatch.batched import JobView, Problems
+from gnnlab.tasks.dispatch.guide import GUIDE_FACTS
+from gnnlab.tasks.dispatch.lookahead import Lookahead
 
 __all__ = ["JobPolicy", "OperationEncoder"]
 
@@ -150,6 +152,8 @@ class JobPolicy(nn.Module):
         encoder_layers: graph layers over operations.
         heads: attention heads, an even number.
         ahead: A, numbers per action that lookahead gives; 0 without one.
+        guided: whether the noisy episodes of lookahead are played by a learned rule, whose weights
+            `guide` (F,) float64 are kept here.
 
     Shapes:
         encode: (I, J * L, F).
@@ -163,6 +167,7 @@ class JobPolicy(nn.Module):
         encoder_layers: int = 2,
         heads: int = 4,
         ahead: int = 0,
+        guided: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = OperationEncoder(dim, encoder_layers)
@@ -175,6 +180,15 @@ class JobPolicy(nn.Module):
         self.wait = nn.Sequential(nn.Linear(2 * dim + 2 * ahead, dim), nn.ReLU(), nn.Linear(dim, 1))
         self.trust = nn.Parameter(torch.tensor(_TRUST)) if ahead else None
         self.heads = heads
+        self.guide: Tensor | None
+        weights = torch.zeros(len(GUIDE_FACTS), dtype=torch.float64) if guided else None
+        self.register_buffer("guide", weights)
+
+    def informed(self, lookahead: Lookahead | None) -> Lookahead | None:
+        """Returns lookahead whose noisy episodes the guide plays, if there is one."""
+        if lookahead is None or self.guide is None:
+            return lookahead
+        return replace(lookahead, guide=tuple(self.guide.tolist()))
 
     def encode(self, problems: Problems) -> Tensor:
         """Returns what is known of each operation before anything has happened."""

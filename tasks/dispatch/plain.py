@@ -13,6 +13,7 @@ import numpy as np
 from gnnlab.tasks.dispatch._engine import Seen
 from gnnlab.tasks.dispatch._plans import Plans
 from gnnlab.tasks.dispatch.annealing import anneal
+from gnnlab.tasks.dispatch.guide import GUIDE_FACTS, guide_facts
 from gnnlab.tasks.dispatch.illegal import IllegalAction
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.job_features import JOB_COLUMNS, SHOP_COLUMNS, job_features
@@ -94,6 +95,7 @@ class PlainEngine:
         noise: float,
         seeds: np.ndarray,
         plans: Plans | None = None,
+        guide: np.ndarray | None = None,
     ) -> np.ndarray:
         """Returns what legal actions lead to, (B, J + 1, R + 2) int64."""
         out = np.full((len(rows), self._width + 1, len(rules) + 2), -1, np.int64)
@@ -101,7 +103,14 @@ class PlainEngine:
             shop, trace = self._shops[row], self._setup[row][1]
             kept = plans if trace is None else None
             found = action_values(
-                shop, rules, rollouts=rollouts, noise=noise, seed=seed, plans=kept, row=row
+                shop,
+                rules,
+                rollouts=rollouts,
+                noise=noise,
+                seed=seed,
+                plans=kept,
+                row=row,
+                guide=None if guide is None else guide.tolist(),
             )
             if kept is not None and kept.next[row] == shop.num_jobs:
                 kept.next[row] = self._width  # WAIT
@@ -122,6 +131,15 @@ class PlainEngine:
             mask[n, :size], mask[n, -1] = legal[:-1], legal[-1]
         return jobs, shops, mask, op, machine
 
+    def guide_facts(self, rows: np.ndarray) -> np.ndarray:
+        """Returns what the guide looks at, (B, J, F) float64."""
+        out = np.zeros((len(rows), self._width, len(GUIDE_FACTS)))
+        for n, row in enumerate(rows.tolist()):
+            if not self._shops[row].over:
+                jobs, facts = guide_facts(self._shops[row])
+                out[n, jobs] = facts
+        return out
+
     def masks(self, rows: np.ndarray) -> np.ndarray:
         """Returns legal actions, (B, J + 1) bool."""
         mask = np.zeros((len(rows), self._width + 1), bool)
@@ -130,8 +148,8 @@ class PlainEngine:
             mask[n, [a if a < shop.num_jobs else -1 for a in shop.legal()]] = True
         return mask
 
-    def states(self) -> np.ndarray:
-        """Returns time, makespan, flags, steps, swaps and bound of all rows."""
+    def states(self, rows: np.ndarray) -> np.ndarray:
+        """Returns time, makespan, flags, steps, swaps and bound."""
         return np.array(
             [
                 (
@@ -142,10 +160,10 @@ class PlainEngine:
                     shop.swaps,
                     shop.lower_bound(),
                 )
-                for shop in self._shops
+                for shop in (self._shops[row] for row in rows.tolist())
             ],
             np.int64,
-        )
+        ).reshape(-1, 6)
 
     def times(self, row: int) -> np.ndarray:
         """Returns start, end and departure of a row's operations, (J, L, 3) int64."""

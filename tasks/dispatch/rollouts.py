@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gnnlab.tasks.dispatch._plans import NO_PLAN, Plans
+from gnnlab.tasks.dispatch.guide import draw
 from gnnlab.tasks.dispatch.rules import RULES, KeyRule
 from gnnlab.tasks.dispatch.simulator import Simulator
 
@@ -75,6 +76,7 @@ def action_values(
     seed: int = 0,
     plans: Plans | None = None,
     row: int = 0,
+    guide: Sequence[float] | None = None,
 ) -> np.ndarray:
     """Judges every legal action by finishing the episode many times in the expected future.
 
@@ -89,6 +91,7 @@ def action_values(
         plans: if given, the best episode is kept there, and counts among those of its next action
             for as long as the shop follows it. For shops without shutdowns.
         row: of the shop in `plans`.
+        guide: (F,) weights of a guide that plays the noisy episodes instead of the rules.
 
     Returns:
         (J + 1, R + 2) int64, -1 for actions that are not legal: the makespan when each rule
@@ -113,8 +116,11 @@ def action_values(
         for t in range(len(rules) + rollouts):
             is_plain = t < len(rules)
             rule = rules[t if is_plain else (t - len(rules)) % len(rules)]
-            trial = first.clone()
-            _finish(trial, rule, 0.0 if is_plain else noise, Dice((seed + t + 1) * GOLDEN))
+            trial, dice = first.clone(), Dice((seed + t + 1) * GOLDEN)
+            if guide is not None and not is_plain:
+                _finish_guided(trial, guide, dice)
+            else:
+                _finish(trial, rule, 0.0 if is_plain else noise, dice)
             if plans is not None and trial.done and trial.time < plans.spans[row]:
                 _keep(trial, action, plans, row)
             spans.append(trial.time if trial.done else 4 * sum(shop.total))
@@ -164,6 +170,12 @@ def _finish(shop: Simulator, rule: int, noise: float, dice: Dice) -> None:
             shop.play(jobs[dice.below(len(jobs))])
         else:
             shop.play(_choose(shop, [(rule, 1.0)], lambda: _stream(dice.state).random()))
+
+
+def _finish_guided(shop: Simulator, weights: Sequence[float], dice: Dice) -> None:
+    while not shop.over:
+        jobs = _candidates(shop)
+        shop.play(draw(shop, weights, dice.unit()) if len(jobs) > 1 else jobs[0])
 
 
 def _choose(shop: Simulator, mix: Mix, draw: Callable[[], float]) -> int:

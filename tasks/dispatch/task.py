@@ -19,10 +19,11 @@ from gnnlab.tasks.dispatch._improving import improved
 from gnnlab.tasks.dispatch._rule_spans import rule_spans
 from gnnlab.tasks.dispatch.batched import BatchedShop
 from gnnlab.tasks.dispatch.bounds import machine_job_bound
-from gnnlab.tasks.dispatch.config import DispatchConfig
+from gnnlab.tasks.dispatch.config import DispatchConfig, parse_sizes
 from gnnlab.tasks.dispatch.data import Shops
 from gnnlab.tasks.dispatch.decoding import play
 from gnnlab.tasks.dispatch.gantt_plot import save_gantt
+from gnnlab.tasks.dispatch.guide_fit import fit_guide
 from gnnlab.tasks.dispatch.instance import JobShopInstance
 from gnnlab.tasks.dispatch.isb import IsbPolicy
 from gnnlab.tasks.dispatch.l2d import L2DPolicy
@@ -99,7 +100,12 @@ class Dispatch(Task):
         if config.model == "jobs":
             width = ahead.width if ahead else 0
             self.policy = JobPolicy(
-                config.dim, config.layers, config.encoder_layers, config.heads, width
+                config.dim,
+                config.layers,
+                config.encoder_layers,
+                config.heads,
+                width,
+                config.guide and width > 0,
             )
         elif config.model == "isb":
             self.policy = IsbPolicy(config.dim, config.layers)
@@ -116,10 +122,16 @@ class Dispatch(Task):
         return reading.read(source, config or DispatchConfig())
 
     def prepare(self, train: Split) -> None:
-        """Takes over the weights of `config.init`, if training shall begin with them."""
+        """Takes over the weights of `config.init`, or else finds those of the guide."""
         if self.policy is not None and self.config.init:
             folder = checkpoint.locate(Path(self.config.init), "best")
             checkpoint.load_weights(self, folder)
+        elif isinstance(self.policy, JobPolicy) and self.policy.guide is not None:
+            ahead = self.config.ahead()
+            assert ahead is not None
+            sizes = parse_sizes(self.config.sizes)
+            weights = fit_guide(self.config.shop_options(), ahead, sizes, self.config.seed)
+            self.policy.guide.copy_(torch.from_numpy(weights))
 
     def batches(
         self, split: Split, *, generator: torch.Generator, shard: Shard
@@ -327,7 +339,7 @@ class Dispatch(Task):
         play(
             policy.reading(shop.padded()),
             shop,
-            lookahead=self.config.ahead(rollouts),
+            lookahead=policy.informed(self.config.ahead(rollouts)),
             generator=generator,
         )
 

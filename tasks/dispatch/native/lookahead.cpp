@@ -2,7 +2,7 @@
 //
 // Algorithm: the state is copied, the action done, and the episode finished by each of some priority
 //   rules; then several times by these rules in turn, which now and then (with probability `noise`)
-//   take any candidate instead. The future is the expected one: shutdowns of now end as known, no
+//   take any candidate instead, or by the guide if there is one. The future is the expected one: shutdowns of now end as known, no
 //   others follow. An action's values are the makespans of the rules, and mean and least of the noisy
 //   ones. All actions of a decision meet the same random numbers. The best episode is kept as a plan
 //   (after nested rollout search with memory, Cazenave 2009): what has been seen once is not lost
@@ -12,6 +12,7 @@
 
 #include "batch.h"
 #include "dice.h"
+#include "guide.h"
 #include "rules.h"
 
 namespace gnnlab::dispatch {
@@ -33,15 +34,23 @@ int64_t any_candidate(const Row& r, Dice& dice) {
   return found;
 }
 
-int64_t finish(Row& r, int64_t rule, double noise, Dice dice) {
-  const Mix mix{&rule, &kOne, 1};
+// Plays an episode to its end; pick chooses the next job.
+template <typename Pick>
+int64_t finish(Row& r, const Pick& pick) {
   while (!r.head->flags) {
     ++r.head->steps;
-    move(r, noise > 0 && dice.unit() < noise ? any_candidate(r, dice) : choose(r, mix, dice.state, 0));
+    move(r, pick());
     settle(r, false);
   }
   const int64_t span = makespan(r);
   return span < 0 ? 4 * r.in->total : span;
+}
+
+int64_t finish_by_rule(Row& r, int64_t rule, double noise, Dice dice) {
+  const Mix mix{&rule, &kOne, 1};
+  return finish(r, [&] {
+    return noise > 0 && dice.unit() < noise ? any_candidate(r, dice) : choose(r, mix, dice.state, 0);
+  });
 }
 
 // The best episode seen of a row; span is null where none is kept.
@@ -82,15 +91,17 @@ using namespace gnnlab::dispatch;
 
 GNNLAB_SHOP_EXPORT int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t* rows, int64_t count,
                                           const int64_t* rules, int64_t num_rules, double noise, int64_t rollouts,
-                                          const uint64_t* seeds, const gnnlab_shop_plans* plans, int64_t* values, int threads) {
+                                          const uint64_t* seeds, const gnnlab_shop_plans* plans, const double* guide, int64_t* values, int threads) {
   for (int64_t s = 0; s < num_rules; ++s)
     if (!is_rule(rules[s])) return gnnlab::fail(GNNLAB_BAD_ARGUMENT, "there is no such priority rule");
   const int64_t width = shop->most_jobs + 1;
   const size_t bytes = static_cast<size_t>(shop->row_bytes);
   return each_row(shop, rows, count, threads, [&](Row& r, int64_t i) -> const char* {
-    char* memory = static_cast<char*>(std::malloc(2 * bytes + static_cast<size_t>(width)));
+    char* memory = static_cast<char*>(std::malloc(2 * bytes + static_cast<size_t>(width) * (sizeof(double) + 1)));
     if (!memory) return "out of memory";
-    uint8_t* legal = reinterpret_cast<uint8_t*>(memory + 2 * bytes);
+    double* scores = reinterpret_cast<double*>(memory + 2 * bytes);
+    uint8_t* legal = reinterpret_cast<uint8_t*>(scores + width);
+    const Inverse inverse(*r.in);
     write_mask(r, legal, width);
     const Plan plan = plan_of(plans, r, rows ? rows[i] : i);
     if (!r.head->flags) plan.recall(r);
@@ -117,10 +128,12 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t
       int64_t least = kNever;
       for (int64_t t = 0; t < num_rules + rollouts; ++t) {
         std::memcpy(memory + bytes, memory, bytes);
-        const Dice dice = {((seeds ? seeds[i] : 0) + static_cast<uint64_t>(t) + 1) * 0x9E3779B97F4A7C15u};
+        Dice dice = {((seeds ? seeds[i] : 0) + static_cast<uint64_t>(t) + 1) * 0x9E3779B97F4A7C15u};
         const bool is_plain = t < num_rules;
         const int64_t rule = rules[(is_plain ? t : t - num_rules) % num_rules];
-        const int64_t span = finish(trial, rule, is_plain ? 0 : noise, dice);
+        const int64_t span =
+            guide && !is_plain ? finish(trial, [&] { return choose_guided(trial, inverse, guide, dice, scores); })
+                               : finish_by_rule(trial, rule, is_plain ? 0 : noise, dice);
         plan.meet(trial, a);
         if (is_plain) value[t] = span;
         if (is_plain && rollouts) continue;
@@ -135,6 +148,23 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t
       least = *plan.span < least ? *plan.span : least;
     }
     std::free(memory);
+    return nullptr;
+  });
+}
+
+GNNLAB_SHOP_EXPORT int gnnlab_shop_guide(const gnnlab_shop* shop, const int64_t* rows, int64_t count, double* out,
+                                         int threads) {
+  const int64_t width = shop->most_jobs;
+  return each_row(shop, rows, count, threads, [&](Row& r, int64_t i) {
+    double* f = out + i * width * kGuideFacts;
+    std::memset(f, 0, static_cast<size_t>(width * kGuideFacts) * sizeof(double));
+    if (r.head->flags) return nullptr;
+    const int64_t k = r.head->focus;
+    const Inverse inverse(*r.in);
+    each_job(r.queue + k * r.words, r.words, [&](int64_t j) {
+      if (may_move(r, j)) guide_facts(r, j, k, inverse, f + j * kGuideFacts);
+      return false;
+    });
     return nullptr;
   });
 }

@@ -24,6 +24,7 @@
 
 #define GNNLAB_SHOP_JOB_FEATURES 39
 #define GNNLAB_SHOP_GLOBAL_FEATURES 24
+#define GNNLAB_SHOP_GUIDE_FACTS 20
 #define GNNLAB_SHOP_OP_FEATURES 16
 #define GNNLAB_SHOP_MACHINE_FEATURES 8
 #define GNNLAB_SHOP_EDGE_TYPES 8
@@ -102,12 +103,19 @@ typedef struct gnnlab_shop_plans {
 
 /* What each legal action is worth: values (count, J + 1, num_rules + 2), -1 where not legal: makespans
  * when each rule finishes the episode, then mean and least makespan of `rollouts` episodes finished by
- * the rules in turn, which take any candidate with probability noise (0 rollouts: of the plain ones).
+ * the rules in turn, which take any candidate with probability noise (0 rollouts: of the plain ones);
+ * or, with the weights of a guide (GUIDE_FACTS,), by what it draws.
  * No shutdowns but those of now. With plans (NULL: none) of rows without shutdowns, the best episode is
  * kept, and counts among the least of its next action for as long as the row follows it. */
 int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t* rows, int64_t count, const int64_t* rules,
                        int64_t num_rules, double noise, int64_t rollouts, const uint64_t* seeds,
-                       const gnnlab_shop_plans* plans, int64_t* values, int threads);
+                       const gnnlab_shop_plans* plans, const double* guide, int64_t* values,
+                       int threads);
+
+/* What the guide looks at: out (count, J, GUIDE_FACTS), 0 for jobs that may not take the first open
+ * machine now. */
+int gnnlab_shop_guide(const gnnlab_shop* shop, const int64_t* rows, int64_t count, double* out,
+                      int threads);
 
 /* mask (count, J + 1): legal actions, the last is WAIT; J the largest of the shop. */
 int gnnlab_shop_mask(const gnnlab_shop* shop, const int64_t* rows, int64_t count, uint8_t* mask);

@@ -29,8 +29,13 @@ from gnnlab.tasks.dispatch import (
     machine_job_bound,
     verify,
 )
-from gnnlab.tasks.dispatch._native import GLOBAL_FEATURES, JOB_FEATURES
+from gnnlab.tasks.dispatch._native import (
+    GLOBAL_FEATURES,
+    GUIDE_FACTS as GUIDE_FACTS_IN_C,
+    JOB_FEATURES,
+)
 from gnnlab.tasks.dispatch.batched import BatchedShop
+from gnnlab.tasks.dispatch.guide import GUIDE_FACTS
 from gnnlab.tasks.dispatch.job_features import (
     JOB_COLUMNS,
     MACHINE_FACTS,
@@ -94,7 +99,9 @@ def compare(seed: int) -> None:
             "rollouts": int(rng.integers(4)),
             "noise": float(rng.choice([0.0, 0.3, 1.0])),
             "remember": bool(rng.random() < 0.7),
+            "guide": rng.normal(0, 3, len(GUIDE_FACTS)) if rng.random() < 0.5 else None,
         }
+        assert np.array_equal(fast.guide_facts(live), plain.guide_facts(live))
         seeds = rng.integers(2**63, size=len(live)).astype(np.uint64)
         one, other = (s.values(rules, rows=live, seeds=seeds, **how) for s in (fast, plain))
         assert np.array_equal(one, other)
@@ -196,6 +203,7 @@ def test_the_reference_backend_plays_the_simulator_and_others_do_not() -> None:
 
 def test_the_columns_have_the_widths_of_the_compiled_code() -> None:
     assert (len(JOB_COLUMNS), len(SHOP_COLUMNS)) == (JOB_FEATURES, GLOBAL_FEATURES)
+    assert len(set(GUIDE_FACTS)) == GUIDE_FACTS_IN_C
     assert len(set(JOB_COLUMNS)) == JOB_FEATURES
     assert len(set(SHOP_COLUMNS)) == GLOBAL_FEATURES
 
