@@ -129,8 +129,8 @@ class Dispatch(Task):
         elif isinstance(self.policy, JobPolicy) and self.policy.guide is not None:
             ahead = self.config.ahead()
             assert ahead is not None
-            sizes = parse_sizes(self.config.sizes)
-            weights = fit_guide(self.config.shop_options(), ahead, sizes, self.config.seed)
+            sizes, seed = parse_sizes(self.config.sizes), int(torch.randint(2**31, ()))
+            weights = fit_guide(self.config.shop_options(), ahead, sizes, seed)
             self.policy.guide.copy_(torch.from_numpy(weights))
 
     def batches(

@@ -50,6 +50,7 @@ def shops(count: int, jobs: int, machines: int, seed: int = 0) -> list[JobShopIn
         {"mode": "jssp", "lookahead": False},
         {"mode": "bws", "allow_wait": True, "shutdown": "0,0.02"},
         {"mode": "bws", "allow_wait": True, "label_search": 20},
+        {"mode": "bws", "guide": True},
         {"learn": "policy-gradient", "entropy": 0.01},
         {"model": "isb", "shutdown": "0,0.02"},
         {"model": "l2d", "mode": "jssp"},
