@@ -24,8 +24,9 @@ SURE = 0.005
 
 
 _LOOKAHEAD = """Before each decision lookahead finishes the episode after every action by four
-rules, and {greedy} times by these with noise ({drawn} times, with noise of its own for each sample,
-when several schedules are drawn). "Greedy" is one pass in which no decision is taken back."""
+rules, and {greedy} times by {noisy} ({drawn} times, with random numbers of its own for each sample,
+when several schedules are drawn). It remembers the best of these episodes for as long as it is
+followed. "Greedy" is one pass in which no decision is taken back."""
 
 
 def blocks(result: Mapping[str, Any]) -> list[Block]:
@@ -35,7 +36,8 @@ def blocks(result: Mapping[str, Any]) -> list[Block]:
         found.append(f"{run['run']}, {_MODES[run['mode']]}: gap, %.")
         greedy, drawn = run.get("rollouts") or (None, None)
         if greedy is not None:
-            found.append(_LOOKAHEAD.format(greedy=greedy, drawn=drawn))
+            noisy = "the guide, a learned rule" if run.get("guide") else "these with noise"
+            found.append(_LOOKAHEAD.format(greedy=greedy, drawn=drawn, noisy=noisy))
         lines: dict[str, Mapping[str, float]] = {}
         for count, row in run["rows"].items():
             gaps = {group: cell["gap"] for group, cell in row.items()}

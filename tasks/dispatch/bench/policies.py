@@ -139,6 +139,7 @@ def _measure(
         "lines": lines,
         "best rules": best_rules,
         "rollouts": [getattr(policy.config, f"{n}_rollouts", None) for n in ("eval", "sample")],
+        "guide": getattr(policy.config, "guide", False),
         "goals": _goals(mode, rows, lines),
     }
     if mode == "bws" and shutdowns:

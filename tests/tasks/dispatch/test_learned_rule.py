@@ -20,16 +20,20 @@ compiled = pytest.mark.skipif(backend() != "cpu", reason="needs the compiled ker
 
 
 def test_the_facts_of_a_shop_by_hand() -> None:
-    """At time 3 job 0 blocks machine 0, which job 1 wants; machine 1 works on job 2 until 5."""
-    shop = Simulator(
-        JobShopInstance.from_jobs([[(0, 3), (2, 2), (1, 4)], [(0, 1)], [(1, 5)], [(2, 6), (0, 1)]]),
-        options=ShopOptions(mode="bws", focus=True),
-    )
-    for job in (0, 2):
+    """At time 5 job 0, which blocks machine 0, or job 4 may go onto machine 1."""
+    jobs = [[(0, 3), (1, 2), (2, 4)], [(0, 1)], [(1, 5)], [(2, 9), (1, 3)], [(1, 7)]]
+    shop = Simulator(JobShopInstance.from_jobs(jobs), options=ShopOptions(mode="bws", focus=True))
+    for job in (0, 2, 3):
         shop.step(job)
-    shop.step(3) if shop.legal() == [3] else None
-    jobs, facts = guide_facts(shop)
-    assert jobs == [0] or jobs
+    assert (shop.time, shop.first_bound) == (5, 17)
+    unit, bound = 34 / 8, 17  # the mean time; work of machine 1
+    candidates, facts = guide_facts(shop)
+    assert candidates == [0, 4]
+    first = [2 / unit, 6 / bound, 1 / 3, 5 / 11, 0.25 * 2 / unit, 0, 0, 0, 1 / 5, 1 / bound]
+    first += [4 / unit, 0, 0, 4 / bound, 0, 0, 0, 1, (9 - 5 - 2) / unit, 0]
+    assert facts[0] == pytest.approx(first)
+    last = [7 / unit, 7 / bound, 1, 7 / 14, 0.25 * 5 / unit, 1, 2 / 3, 1, 0, 0]
+    assert facts[1] == pytest.approx([*last, *[0] * 10])
 
 
 @pytest.mark.parametrize("unit", [0.0, 0.3, 0.999])
