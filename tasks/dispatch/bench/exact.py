@@ -26,7 +26,7 @@ def run(
     *,
     seconds: float = 20,
     workers: int = 2,
-    seeds: int = 1,
+    seeds: int = 2,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Solves small instances and 10 x 10 ones with and without buffers, from a quick search.
