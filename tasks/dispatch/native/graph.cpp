@@ -7,7 +7,8 @@
 // Cost: a visit of every operation left, and 16 bytes per edge; cliques of operations that share a
 //   machine are most of them.
 // Measured by: gnnlab bench dispatch.
-#include <vector>
+#include <cstdlib>
+#include <initializer_list>
 
 #include "batch.h"
 
@@ -46,15 +47,29 @@ bool leaves_by_starting(const Row& r, int64_t k) {
   return !r.is_buffered() && r.next[j] < r.in->length[j];
 }
 
+// Numbers that grow; what is added is 0. (std::vector would leave weak symbols in the library.)
+struct Numbers {
+  int64_t *at = nullptr, size = 0;
+  Numbers() = default;
+  Numbers(const Numbers&) = delete;
+  ~Numbers() { std::free(at); }
+  int64_t& operator[](int64_t i) { return at[i]; }
+  int64_t operator[](int64_t i) const { return at[i]; }
+  void grow(int64_t to) {
+    if (to <= size) return;
+    at = static_cast<int64_t*>(std::realloc(at, static_cast<size_t>(to) * sizeof(int64_t)));
+    if (!at) std::abort();
+    std::memset(at + size, 0, static_cast<size_t>(to - size) * sizeof(int64_t));
+    size = to;
+  }
+};
+
 // Memory of one thread, kept from episode to episode.
 struct Scratch {
-  std::vector<int64_t> work, free_at, count, start, seen, mine, first, occupant, nodes, jobs;
+  Numbers work, free_at, count, start, seen, mine, first, occupant, nodes, jobs;
   void fit(int64_t machines, int64_t operations) {
-    const size_t m = static_cast<size_t>(machines), n = static_cast<size_t>(operations);
-    if (work.size() < m + 1)
-      for (auto* v : {&work, &free_at, &count, &start, &seen, &mine, &first, &occupant}) v->resize(m + 1);
-    if (nodes.size() < n)
-      for (auto* v : {&nodes, &jobs}) v->resize(n);
+    for (Numbers* v : {&work, &free_at, &count, &start, &seen, &mine, &first, &occupant}) v->grow(machines + 1);
+    for (Numbers* v : {&nodes, &jobs}) v->grow(operations);
   }
 };
 
@@ -175,7 +190,7 @@ void link_cliques(const Row& r, const Choice& c, const Scratch& s, bool has_twin
   for (int64_t k = 0; k < r.in->machines; ++k) {
     if (c.deletes_down && r.is_down(k)) continue;
     const int64_t size = s.count[k];
-    const int64_t *node = s.nodes.data() + s.start[k], *job = s.jobs.data() + s.start[k];
+    const int64_t *node = s.nodes.at + s.start[k], *job = s.jobs.at + s.start[k];
     for (int64_t a = 0; a < size; ++a) {
       if (has_twins) {
         for (int64_t b = 0; b < size; ++b)
