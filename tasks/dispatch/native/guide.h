@@ -1,7 +1,7 @@
 // The guide: a learned priority rule, cheap enough to finish episodes in lookahead.
 //
 // Algorithm: a candidate's score is a weighted sum of the facts below; one is drawn with probability
-//   softmax(scores). guide.py computes the same numbers and fits the weights.
+//   softmax(scores). guide.py draws the same jobs, guide_fit.py finds the weights.
 // Cost: some forty operations and an exponential per candidate.
 #pragma once
 
@@ -14,15 +14,7 @@ namespace gnnlab::dispatch {
 
 constexpr int64_t kGuideFacts = GNNLAB_SHOP_GUIDE_FACTS;
 
-// One over: mean time, LB0, jobs, machines.
-struct Inverse {
-  double unit, whole, jobs, machines;
-  explicit Inverse(const Instance& in)
-      : unit(1 / in.mean_time), whole(1 / static_cast<double>(in.lb0 > 0 ? in.lb0 : 1)),
-        jobs(1 / static_cast<double>(in.jobs)), machines(1 / static_cast<double>(in.machines)) {}
-};
-
-// Facts about job j, which may move onto machine k now.
+// Facts about job j, which may move onto machine k now; their names: GUIDE_FACTS in guide.py.
 inline void guide_facts(const Row& r, int64_t j, int64_t k, const Inverse& s, double* f) {
   const int64_t i = r.next[j], from = r.place[j], now = r.head->time;
   const int64_t* tail = r.in->tail + j * (r.in->longest + 1);

@@ -2,11 +2,11 @@
 //
 // Algorithm: the state is copied, the action done, and the episode finished by each of some priority
 //   rules; then several times by these rules in turn, which now and then (with probability `noise`)
-//   take any candidate instead, or by the guide if there is one. The future is the expected one: shutdowns of now end as known, no
-//   others follow. An action's values are the makespans of the rules, and mean and least of the noisy
-//   ones. All actions of a decision meet the same random numbers. The best episode is kept as a plan
-//   (after nested rollout search with memory, Cazenave 2009): what has been seen once is not lost
-//   because later episodes have worse luck. rollouts.py gives the same values.
+//   take any candidate instead, or by the guide if there is one. The future is the expected one:
+//   shutdowns of now end as known, no others follow. An action's values are the makespans of the
+//   rules, and mean and least of the noisy ones. All actions of a decision meet the same random numbers.
+//   The best episode is kept as a plan (nested rollout search with memory, Cazenave, IJCAI 2009): what
+//   has been seen once is not lost because later episodes have worse luck. rollouts.py gives the same.
 // Cost: actions x rollouts episodes per decision; two copies of the state per row, nothing else.
 #include <cstdlib>
 
@@ -58,9 +58,11 @@ struct Plan {
   int64_t *span, *next;
   int32_t* before;
 
+  bool is_there() const { return span && *span < kNever; }
+
   // Finds the job that the plan puts on the first open machine now: its operation comes next there.
   void recall(const Row& r) const {
-    if (!span || *span >= kNever) return;
+    if (!is_there()) return;
     const int64_t k = r.head->focus;
     const bool is_found = each_job(r.queue + k * r.words, r.words, [&](int64_t j) {
       *next = j;
@@ -69,7 +71,7 @@ struct Plan {
     if (!is_found) *span = kNever;
   }
 
-  // Takes over an episode that began with an action and ended, if it is better.
+  // Takes over an episode that began with `action` and is played, if it is better.
   void meet(const Row& trial, int64_t action) const {
     const int64_t found = span ? makespan(trial) : -1;
     if (found < 0 || found >= *span) return;
@@ -91,7 +93,8 @@ using namespace gnnlab::dispatch;
 
 GNNLAB_SHOP_EXPORT int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t* rows, int64_t count,
                                           const int64_t* rules, int64_t num_rules, double noise, int64_t rollouts,
-                                          const uint64_t* seeds, const gnnlab_shop_plans* plans, const double* guide, int64_t* values, int threads) {
+                                          const uint64_t* seeds, const gnnlab_shop_plans* plans, const double* guide,
+                                          int64_t* values, int threads) {
   for (int64_t s = 0; s < num_rules; ++s)
     if (!is_rule(rules[s])) return gnnlab::fail(GNNLAB_BAD_ARGUMENT, "there is no such priority rule");
   const int64_t width = shop->most_jobs + 1;
@@ -143,7 +146,7 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_values(const gnnlab_shop* shop, const int64_t
       value[num_rules] = static_cast<int64_t>(sum / static_cast<double>(rollouts ? rollouts : num_rules) + 0.5);
       value[num_rules + 1] = least;
     }
-    if (!r.head->flags && plan.span && *plan.span < kNever) {
+    if (!r.head->flags && plan.is_there()) {
       int64_t& least = values[(i * width + *plan.next) * (num_rules + 2) + num_rules + 1];
       least = *plan.span < least ? *plan.span : least;
     }

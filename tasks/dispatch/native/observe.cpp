@@ -14,10 +14,6 @@ namespace {
 
 constexpr int64_t kFacts = 12;  // about a machine
 
-struct Scale {
-  double unit, whole, jobs, machines;  // one over: mean time, LB0, J, M
-};
-
 // Blocked jobs ahead of one that wants machine k, and the work left of the one at the end.
 struct Chain {
   int64_t length, left;
@@ -45,7 +41,7 @@ inline float ratio(double a, double b) { return static_cast<float>(a / b); }
 inline float times(int64_t a, double b) { return static_cast<float>(static_cast<double>(a) * b); }
 
 // Twelve facts about a machine that a job will need.
-void describe_machine(const Row& r, int64_t k, const int64_t* left, const Scale& s, int64_t bound, float* f) {
+void describe_machine(const Row& r, int64_t k, const int64_t* left, const Inverse& s, int64_t bound, float* f) {
   const int64_t j = r.occupant[k];
   const bool is_blocked = j >= 0 && r.status[j] == kBlocked, down = r.is_down(k);
   f[0] = times(left[k], s.unit);
@@ -63,7 +59,7 @@ void describe_machine(const Row& r, int64_t k, const int64_t* left, const Scale&
   f[11] = chain.is_cycle;
 }
 
-void describe_job(const Row& r, int64_t j, const int64_t* left, const Scale& s, int64_t bound, int64_t path,
+void describe_job(const Row& r, int64_t j, const int64_t* left, const Inverse& s, int64_t bound, int64_t path,
                   bool is_legal, const float* machines, float* f) {
   const int64_t i = r.next[j];
   const int64_t* tail = r.in->tail + j * (r.in->longest + 1);
@@ -90,7 +86,7 @@ void describe_job(const Row& r, int64_t j, const int64_t* left, const Scale& s, 
   std::memcpy(f + 27, machines + r.in->machine[r.op(j, i + 1)] * kFacts, kFacts * sizeof(float));
 }
 
-void describe_shop(const Row& r, const float* machines, const Scale& s, int64_t bound, int64_t event, float* g) {
+void describe_shop(const Row& r, const float* machines, const Inverse& s, int64_t bound, int64_t event, float* g) {
   const Head& h = *r.head;
   int64_t open = 0, blocked = 0, down = 0, todo = 0, waiting = 0;
   for (int64_t k = 0; k < r.in->machines; ++k) {
@@ -149,8 +145,7 @@ GNNLAB_SHOP_EXPORT int gnnlab_shop_jobs(const gnnlab_shop* shop, const int64_t* 
       ends[k] = end_seen(r, k, left[k]);
     }
     const int64_t bound = lower_bound_seen(r, left, path);
-    const Scale s{1 / r.in->mean_time, 1 / static_cast<double>(r.in->lb0 > 0 ? r.in->lb0 : 1),
-                  1 / static_cast<double>(r.in->jobs), 1 / static_cast<double>(r.in->machines)};
+    const Inverse s(*r.in);
     float machines[kMachines * kFacts];
     for (int64_t k = 0; k < r.in->machines; ++k) describe_machine(r, k, left, s, bound, machines + k * kFacts);
     uint8_t* legal = mask + at * (width + 1);

@@ -25,6 +25,14 @@ struct Instance {
   double mean_time;
 };
 
+// One over mean time, LB0, jobs and machines: what facts are measured in, as products are faster.
+struct Inverse {
+  double unit, whole, jobs, machines;
+  explicit Inverse(const Instance& in)
+      : unit(1 / in.mean_time), whole(1 / static_cast<double>(in.lb0 > 0 ? in.lb0 : 1)),
+        jobs(1 / static_cast<double>(in.jobs)), machines(1 / static_cast<double>(in.machines)) {}
+};
+
 struct Head {
   int64_t time, last_time;  // last_time: of the last reward
   int64_t waited;           // job-time spent waiting since the last reward
