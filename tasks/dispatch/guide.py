@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from gnnlab.tasks.dispatch._inverse import Inverse
 from gnnlab.tasks.dispatch.simulator import Simulator, Status
 
 __all__ = ["GUIDE_FACTS", "draw", "guide_facts"]
@@ -92,11 +93,8 @@ class _Machines:
     """Sums over machines that several candidates need, and what times are divided by."""
 
     def __init__(self, shop: Simulator) -> None:
-        total = sum(shop.total)
-        self.unit = 1 / (total / shop.instance.num_operations) if total else 1.0
-        self.whole = 1 / max(1, shop.first_bound)
-        self.jobs = 1 / shop.num_jobs
-        self.inside = shop.inside * (1 / shop.num_machines)
+        self.unit, self.whole, self.jobs, machines = Inverse.of(shop)
+        self.inside = shop.inside * machines
         self.load = [0] * shop.num_machines
         self.queued = [0] * shop.num_machines
         self.work = [0] * shop.num_machines

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gnnlab.tasks.dispatch._inverse import Inverse
 from gnnlab.tasks.dispatch.simulator import Simulator, Status
 
 __all__ = ["JOB_COLUMNS", "MACHINE_FACTS", "SHOP_COLUMNS", "job_features"]
@@ -114,10 +115,10 @@ def job_features(
 class _Now:
     """What is needed for many columns."""
 
-    unit: float  # 1 / mean time of an operation: products are faster than quotients in C++
-    whole: float  # 1 / lower bound of the instance
-    jobs: float  # 1 / jobs
-    machines: float  # 1 / machines
+    unit: float  # as in Inverse, and so are the next three
+    whole: float
+    jobs: float
+    machines: float
     bound: int  # lower bound of the makespan from now on, without shutdowns to come
     paths: list[int]  # (J) earliest end of each job
     left: list[int]  # (M) remaining time in process
@@ -126,7 +127,6 @@ class _Now:
 
 
 def _now(shop: Simulator) -> _Now:
-    total = sum(shop.total)
     left = [_left(shop, k) for k in range(shop.num_machines)]
     load = [0] * shop.num_machines
     paths = []
@@ -141,10 +141,7 @@ def _now(shop: Simulator) -> _Now:
             end = max(end, shop.time + left[k]) + p
         paths.append(end)
     return _Now(
-        unit=1 / (total / shop.instance.num_operations) if total else 1.0,
-        whole=1 / max(1, shop.first_bound),
-        jobs=1 / shop.num_jobs,
-        machines=1 / shop.num_machines,
+        *Inverse.of(shop),
         bound=max(shop.first_bound, *paths),
         paths=paths,
         left=left,

@@ -99,6 +99,7 @@ class PlainEngine:
     ) -> np.ndarray:
         """Returns what legal actions lead to, (B, J + 1, R + 2) int64."""
         out = np.full((len(rows), self._width + 1, len(rules) + 2), -1, np.int64)
+        weights = None if guide is None else guide.tolist()
         for n, (row, seed) in enumerate(zip(rows.tolist(), seeds.tolist(), strict=True)):
             shop, trace = self._shops[row], self._setup[row][1]
             kept = plans if trace is None else None
@@ -110,7 +111,7 @@ class PlainEngine:
                 seed=seed,
                 plans=kept,
                 row=row,
-                guide=None if guide is None else guide.tolist(),
+                guide=weights,
             )
             if kept is not None and kept.next[row] == shop.num_jobs:
                 kept.next[row] = self._width  # WAIT

@@ -20,6 +20,7 @@ struct Carver {
   }
 };
 
+// Done for every row of every call: without loops over lists of pieces it is a tenth of a step faster.
 int64_t carve(Row& r, char* base, int64_t n, int64_t m, int64_t longest) {
   Carver c{base};
   const int64_t words = (n + 63) / 64;
